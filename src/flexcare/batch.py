@@ -1,0 +1,85 @@
+"""The noun of the right half: what is known of some patients, and what is asked."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Tokens:
+    """One modality of a batch: only the `n` of its `B` samples that have it.
+
+    Attributes:
+        values: what the modality's encoder takes, float32:
+            time_series (n, L, columns), image (n, height, width), text (n, L, encoder width).
+        valid: (n, L) bool, False where padding; image: (n, 1), all True.
+        rows: (n,) int64, strictly increasing: the batch row of each.
+    """
+
+    values: Tensor
+    valid: Tensor
+    rows: Tensor
+
+    def __post_init__(self) -> None:
+        n = self.rows.shape[0]
+        if self.values.shape[0] != n or self.valid.shape[0] != n or self.valid.dtype != torch.bool:
+            raise ValueError(
+                f"Tokens of {n} samples with values {tuple(self.values.shape)} and valid "
+                f"{tuple(self.valid.shape)} {self.valid.dtype}"
+            )
+
+
+@dataclass
+class Batch:
+    """`size` (B) samples, what is known of each, and the tasks asked of all of them.
+
+    Attributes:
+        size: B, the number of rows.
+        inputs: by modality name; a modality that no sample has may be left out.
+        tasks: names of the T tasks asked of every row.
+        labels: by task, (B, outputs) float32 (multiclass: (B, 1), the class number). Empty when
+            nothing is known of the answers.
+        label_masks: by task, the same shape, bool: True where the label exists.
+        sample_rows: by task, (B,) int64: the row of the store's samples table, -1 where that task
+            has no sample for this patient and time.
+    """
+
+    size: int
+    inputs: dict[str, Tokens]
+    tasks: tuple[str, ...]
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    label_masks: dict[str, Tensor] = field(default_factory=dict)
+    sample_rows: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, labels in self.labels.items():
+            if labels.shape[0] != self.size or self.label_masks[task].shape != labels.shape:
+                raise ValueError(f"labels of {task}: {tuple(labels.shape)} in a batch of {self.size}")
+        for name, tokens in self.inputs.items():
+            if tokens.rows.numel() and int(tokens.rows.max()) >= self.size:
+                raise ValueError(f"modality {name} has rows beyond the batch of {self.size}")
+
+    def present(self, modalities: tuple[str, ...]) -> Tensor:
+        """(B, M) bool: which of `modalities` each row has; one without a valid token is absent."""
+        device = next((t.rows.device for t in self.inputs.values()), torch.device("cpu"))
+        out = torch.zeros(self.size, len(modalities), dtype=torch.bool, device=device)
+        for column, name in enumerate(modalities):
+            if name in self.inputs:
+                tokens = self.inputs[name]
+                out[tokens.rows, column] = tokens.valid.flatten(1).any(1)
+        return out
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return Batch(
+            self.size,
+            {
+                name: Tokens(t.values.to(device), t.valid.to(device), t.rows.to(device))
+                for name, t in self.inputs.items()
+            },
+            self.tasks,
+            {k: v.to(device) for k, v in self.labels.items()},
+            {k: v.to(device) for k, v in self.label_masks.items()},
+            self.sample_rows,
+        )

@@ -1,0 +1,153 @@
+"""The samples table: every task's asks, answers and evidence, in one table (schema.SAMPLES)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, rows_of, row_or_none
+from flexcare.cohort.evidence import Evidence, evidence_of
+from flexcare.cohort.labels import Labels, labels_of
+from flexcare.cohort.splits import split_of
+from flexcare.cohort.stays import age_at, column
+from flexcare.errors import UserError
+from flexcare.schema import TaskInfo
+from flexcare.tasks import Task
+
+AGE_BANDS = (45, 65, 80)  # years; the report's subgroups
+GROUPS = ("age_band", "sex", "admission_type", "insurance", "race")
+
+
+@dataclass(frozen=True)
+class TaskSamples:
+    """One task's samples, before films and texts are read."""
+
+    info: TaskInfo
+    asks: Asks
+    labels: Labels
+    split: NDArray[np.str_]
+    evidence: Evidence
+
+    def where(self, keep: NDArray[np.bool_]) -> "TaskSamples":
+        """Only these samples."""
+        labels = self.labels.where(keep)
+        return TaskSamples(
+            self.info, self.asks.where(keep), labels, self.split[keep], self.evidence.where(keep)
+        )
+
+
+def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
+    """Ask, answer, and look up what each sample may use."""
+    asks, labels = labels_of(task, asks_of(task, cohort), cohort)
+    evidence = evidence_of(task, asks, cohort, texts)
+    if task.own_section:
+        has_section = np.array([len(rows) > 0 for rows in evidence.texts.to_pylist()], bool)
+        reason = f"admission without a {task.own_section}"
+        asks, labels, evidence = _keep(task, asks, labels, evidence, has_section, cohort, reason)
+    split = split_of(asks.subject, cohort.settings.seed)
+    classes = task.classes
+    if labels.names is not None:
+        classes, number = _classes(labels.names, split, cohort.settings.drg_classes)
+        labels = replace(labels, values=number.astype(np.float32)[:, None])
+        reason = "label never seen in the training split"
+        asks, labels, evidence = _keep(task, asks, labels, evidence, number >= 0, cohort, reason)
+        split = split_of(asks.subject, cohort.settings.seed)
+    info = TaskInfo(
+        name=task.name,
+        question=task.question,
+        kind=task.kind,
+        classes=classes,
+        metric=task.primary_metric,
+        weight=task.weight,
+        hourly=parse_ask(task.ask)[0] == HOURLY,
+    )
+    return TaskSamples(info, asks, labels, split, evidence)
+
+
+def _classes(
+    names: NDArray[np.object_], split: NDArray[np.str_], which: str
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names, sorted, and the class number of each sample, -1 where it is no class."""
+    seen = names[split == "train"] if which == "train" else names
+    classes = np.unique(seen.astype(str))
+    place = np.searchsorted(classes, names.astype(str))
+    known = classes[np.minimum(place, len(classes) - 1)] == names.astype(str) if len(classes) else []
+    return tuple(map(str, classes)), np.where(known, place, -1).astype(np.int64)
+
+
+def _keep(
+    task: Task,
+    asks: Asks,
+    labels: Labels,
+    evidence: Evidence,
+    keep: NDArray[np.bool_],
+    cohort: Cohort,
+    reason: str,
+) -> tuple[Asks, Labels, Evidence]:
+    """Only these samples, counted in the flow."""
+    cohort.flow.step(f"{task.name} samples", keep, reason)
+    return asks.where(keep), labels.where(keep), evidence.where(keep)
+
+
+def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
+    """The columns of schema.SAMPLES and the subgroups."""
+    asks, name = samples.asks, samples.info.name
+    ids = [f"{name}/{key}" for key in asks.key]
+    return {
+        "sample_id": pa.array(ids, pa.string()),
+        "task": pa.array([name] * len(asks), pa.string()),
+        "subject_id": pa.array(asks.subject, pa.int64()),
+        "hadm_id": _or_null(column(cohort.admissions, "hadm_id"), asks.admission),
+        "stay_id": _or_null(column(cohort.stays, "stay_id"), asks.stay),
+        "prediction_time": pa.array(asks.time, pa.timestamp("us")),
+        "hours": pa.array(asks.hours, from_pandas=True),
+        "label": _lists(samples.labels.values, pa.float32()),
+        "label_mask": _lists(samples.labels.known, pa.bool_()),
+        "split": pa.array(samples.split, pa.string()),
+    } | {f"group:{key}": value for key, value in _groups(asks, cohort).items()}
+
+
+def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:
+    """Age band and sex, and what the source has of the admission."""
+    subject = rows_of(asks.subject, cohort.subjects, "subject_id")
+    anchor = [row_or_none(column(cohort.subjects, n), subject) for n in ("anchor_age", "anchor_year")]
+    age = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age)
+    edges = (*AGE_BANDS, np.inf)
+    names = [f"under {edges[0]}", *(f"{a}-{b - 1:g}" for a, b in zip(edges, edges[1:-1], strict=False))]
+    names = [*names, f"{AGE_BANDS[-1]} and over", None]
+    band = np.where(np.isnan(age), len(names) - 1, np.searchsorted(AGE_BANDS, age, side="right"))
+    out = {
+        "age_band": pa.array([names[i] for i in band], pa.string()),
+        "sex": cohort.subjects["sex"].combine_chunks().take(_rows(subject)),
+    }
+    for name in GROUPS[2:]:
+        out[name] = cohort.admissions[name].combine_chunks().take(_rows(asks.admission))
+    return out
+
+
+def _rows(rows: NDArray[np.int64]) -> pa.Array:
+    """Row numbers with null for -1, so that `take` gives null."""
+    return pa.array(rows, mask=rows < 0)
+
+
+def _or_null(values: NDArray[np.int64], rows: NDArray[np.int64]) -> pa.Array:
+    return pa.array(values, pa.int64()).take(_rows(rows))
+
+
+def _lists(values: NDArray[np.float32] | NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    """(n, k) as n lists of k."""
+    size = values.shape[1]
+    offsets = pa.array(np.arange(0, values.size + 1, size or 1, dtype=np.int32)[: len(values) + 1])
+    return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1), kind))
+
+
+def check_any(samples: list[TaskSamples], cohort: Cohort) -> None:
+    """Refuse a store in which no task has a sample."""
+    if not any(len(s.asks) for s in samples):
+        raise UserError(
+            "no task has a single sample",
+            found="; ".join(f"{s['remaining']} {s['unit']}: {s['reason']}" for s in cohort.flow.steps[-6:]),
+            expected="at least one sample",
+            do="Check that films, notes and tables are of the same patients.",
+        )

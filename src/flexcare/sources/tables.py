@@ -1,0 +1,219 @@
+"""The tidy tables every source yields, and the reading of raw csv files by DuckDB.
+
+A raw file is read as text in one stream; what cannot be a number or a time is counted and
+becomes null, and is refused where it is a key.
+"""
+
+import csv
+import gzip
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from flexcare.errors import UserError, unknown
+from flexcare.features.variables import VariableSet
+
+# What a source gives. Times are naive; `available_at` is when the hospital could see it.
+SUBJECTS = "subject_id BIGINT, sex VARCHAR, anchor_age DOUBLE, anchor_year INT, death_date DATE"
+ADMISSIONS = (
+    "hadm_id BIGINT, subject_id BIGINT, admittime TIMESTAMP, dischtime TIMESTAMP,"
+    " deathtime TIMESTAMP, died BOOLEAN, admission_type VARCHAR, insurance VARCHAR, race VARCHAR"
+)
+STAYS = (
+    "stay_id BIGINT, hadm_id BIGINT, subject_id BIGINT, intime TIMESTAMP, outtime TIMESTAMP,"
+    " los DOUBLE, first_unit VARCHAR, last_unit VARCHAR"  # los in days
+)
+DIAGNOSES = "hadm_id BIGINT, code VARCHAR, version INT"
+DRGS = "hadm_id BIGINT, code VARCHAR"
+IMAGES = (
+    "image_id VARCHAR, study_id BIGINT, subject_id BIGINT, time TIMESTAMP, path VARCHAR,"
+    " findings FLOAT[]"  # 1, 0, or null where the label is uncertain or blank
+)
+DOCUMENTS = (
+    "document_id VARCHAR, subject_id BIGINT, hadm_id BIGINT, kind VARCHAR, time TIMESTAMP,"
+    " available_at TIMESTAMP, text VARCHAR"
+)
+
+
+class Source(Protocol):
+    """A place patients come from.
+
+    Attributes:
+        name: as on the command line.
+        variables: the variables file of the package that fits it.
+        files: raw files read so far.
+        dropped: counts of what was left out, by reason.
+    """
+
+    name: str
+    variables: str
+    finding_names: tuple[str, ...]
+    files: list[Path]
+    dropped: Counter[str]
+
+    def subjects(self) -> pa.Table: ...
+    def admissions(self) -> pa.Table: ...
+    def stays(self) -> pa.Table: ...
+    def diagnoses(self) -> pa.Table: ...
+    def drgs(self) -> pa.Table: ...
+    def images(self) -> pa.Table: ...
+    def documents(self) -> Iterator[pa.RecordBatch]: ...
+    def events(
+        self, stays: pa.Table, variables: VariableSet, clock: str
+    ) -> Iterator[pa.RecordBatch]:
+        """Sorted events of these stays: stay (row of `stays`), seconds, available, variable,
+        value; see features.series.Events."""
+        ...
+
+
+@dataclass
+class RawFolder:
+    """A folder of csv or csv.gz files, read through one DuckDB connection."""
+
+    path: Path
+    connection: duckdb.DuckDBPyConnection
+    files: list[Path]
+    dropped: Counter[str]
+
+    def find(self, name: str, what: str = "") -> Path:
+        """The file NAME.csv.gz or NAME.csv of the folder, which must be there."""
+        found = self.optional(name)
+        if found is None:
+            raise UserError(
+                f"table {name} is missing",
+                found=f"neither {name}.csv.gz nor {name}.csv in {self.path}",
+                expected=what or "the folder as downloaded, with this table",
+                do="Check the path; docs/data.md says what goes where.",
+            )
+        return found
+
+    def optional(self, name: str) -> Path | None:
+        """The file of a table that may be absent."""
+        for ending in (".csv.gz", ".csv"):
+            path = self.path / (name + ending)
+            if path.is_file():
+                return path
+        return None
+
+    def text(self, name: str, columns: tuple[str, ...]) -> str:
+        """SQL that reads these columns of a table as text; checks that they are there."""
+        path = self.find(name)
+        if path not in self.files:
+            self.files.append(path)
+        header = _header(path)
+        for column in columns:
+            if column not in header:
+                raise unknown(f"column of {path.name}:", column, header)
+        kinds = ", ".join(f"'{column}': 'VARCHAR'" for column in header)
+        wanted = ", ".join(f'"{column}"' for column in columns)
+        return (
+            f"(SELECT {wanted} FROM read_csv('{_quoted(path)}', auto_detect=false, header=true,"
+            f" delim=',', quote='\"', escape='\"', columns={{{kinds}}}))"
+        )
+
+    def typed(self, name: str, columns: dict[str, str], key: str | None = None) -> pa.Table:
+        """These columns of a small table, with types.
+
+        Args:
+            columns: name -> DuckDB type.
+            key: a column whose values must be there and differ from row to row.
+        """
+        raw = self.query(f"SELECT * FROM {self.text(name, tuple(columns))}", name)
+        casts = ", ".join(f'TRY_CAST("{c}" AS {kind}) AS "{c}"' for c, kind in columns.items())
+        faults = ", ".join(
+            f"count(*) FILTER (\"{c}\" <> '' AND TRY_CAST(\"{c}\" AS {kind}) IS NULL)"
+            for c, kind in columns.items()
+        )
+        with self.connection.cursor() as cursor:
+            cursor.register("raw", raw)
+            table = cursor.sql(f"SELECT {casts} FROM raw").to_arrow_table()
+            counts = cursor.sql(f"SELECT {faults} FROM raw").fetchall()[0]
+        identifiers = [c for c, kind in columns.items() if kind == "BIGINT"]
+        for column, count in zip(columns, counts, strict=True):
+            if count and column in identifiers:
+                raise UserError(
+                    f"{name}: column {column} holds keys that are no numbers",
+                    found=f"{count} such rows of {raw.num_rows}",
+                    expected="whole numbers",
+                    do="Repair the file or download it again.",
+                )
+            if count:
+                self.dropped[f"{name}: {column} cannot be read, taken as missing"] += count
+        if key is not None:
+            self._check_key(name, key, table)
+        return table
+
+    def _check_key(self, name: str, key: str, table: pa.Table) -> None:
+        column = table[key]
+        if column.null_count:
+            raise UserError(
+                f"{name}: rows without {key}",
+                found=f"{column.null_count} of {len(column)}",
+                expected="a value in every row",
+            )
+        repeated = len(column) - len(column.unique())
+        if repeated:
+            raise UserError(
+                f"{name}: {key} is not unique",
+                found=f"{repeated} rows repeat a {key} of another row",
+                expected=f"one row for each {key}",
+                do="Remove the duplicates: which of two rows is right cannot be told here.",
+            )
+
+    def query(self, sql: str, name: str) -> pa.Table:
+        """Run SQL over raw files; a damaged file is a `UserError` that names the table only."""
+        with reading(name), self.connection.cursor() as cursor:
+            return cursor.sql(sql).to_arrow_table()
+
+
+class reading:  # noqa: N801 - used as a statement
+    """Turns DuckDB's complaint about a damaged file into a `UserError` without the row's content."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise UserError(
+                f"reading {self.name} ran out of memory or disk", found=_first_line(error)
+            ) from error
+        if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+            raise UserError(
+                f"table {self.name} cannot be read to its end",
+                found=_first_line(error),
+                expected="a whole csv or csv.gz file",
+                do="Download it again and compare its checksum.",
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _header(path: Path) -> list[str]:
+    """Column names of a csv or csv.gz file."""
+    try:
+        opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+        with opened as file:
+            header = next(csv.reader(file), [])
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path.name} cannot be read",
+            found=str(error),
+            expected="a whole csv or csv.gz file",
+            do="Download it again and compare its checksum.",
+        ) from error
+    if not header:
+        raise UserError(f"{path.name} is empty", expected="a line of column names, then rows")
+    return [column.lstrip("\ufeff") for column in header]

@@ -1,0 +1,202 @@
+"""THE ONE DOOR between raw data and models: a folder of Arrow tables and memory-mapped arrays.
+
+    manifest.json            what, from what, how, how many, hashes
+    samples.parquet          one row a sample (schema.SAMPLES), what it has, and its subgroups
+    events/*.npy             every kept stay's events once: seconds, available, variable, value
+    films.npy                (films, side, side) uint8
+    texts.parquet            one row a text: kind, section, hash, text
+    embeddings/ENCODER/      tokens.npy (pieces, width) float16 and spans.npy (texts, 2)
+"""
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from flexcare.errors import UserError, unknown
+from flexcare.files import read_json
+from flexcare.schema import SAMPLES, SPLITS, STORE_VERSION, ModalityInfo, TaskInfo, check_version
+
+# Columns of samples.parquet after schema.SAMPLES.
+EVIDENCE = pa.schema(
+    [
+        ("series_first", pa.int64()),  # row range of the stay's events
+        ("series_stop", pa.int64()),
+        ("series_hours", pa.float64()),  # only events up to here count
+        ("film_row", pa.int32()),  # of films.npy; -1: none
+        ("text_rows", pa.list_(pa.int32())),  # of texts.parquet, the first is read first
+        ("has_series", pa.bool_()),
+        ("has_film", pa.bool_()),
+        ("has_note", pa.bool_()),
+    ]
+)
+GROUP = "group:"  # prefix of the subgroup columns
+EVENT_ARRAYS = {"seconds": np.int32, "available": np.int32, "variable": np.int16, "value": np.float32}
+_HEADER = 128  # bytes reserved for the header of a growing .npy file
+
+
+class GrowingArray:
+    """Writes a .npy file whose number of rows is known only at the end.
+
+    Args:
+        row: shape of a row; () for a plain vector.
+    """
+
+    def __init__(self, path: Path, dtype: Any, row: tuple[int, ...] = ()) -> None:
+        self.dtype, self.row, self.count = np.dtype(dtype), row, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("wb")
+        self.file.write(b"\0" * _HEADER)
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows of shape (n, *row)."""
+        self.file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
+        self.count += len(rows)
+
+    def __enter__(self) -> "GrowingArray":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shape = (self.count, *self.row)
+        text = f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+        magic = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
+        self.file.seek(0)
+        self.file.write(magic + text.encode().ljust(_HEADER - 11) + b"\n")
+        self.file.close()
+
+
+class Store:
+    """A prepared data set, opened for reading.
+
+    Args:
+        path: the folder that `flexcare prepare` wrote.
+
+    Raises:
+        UserError: no store, damaged, or of another schema version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        manifest = read_json(self.path / "manifest.json", "a store that `flexcare prepare` wrote")
+        if not isinstance(manifest, dict) or manifest.get("artefact") != "store":
+            raise UserError(
+                f"{path} is not a store",
+                found=f"a folder of kind {manifest.get('artefact', 'unknown')!r}"
+                if isinstance(manifest, dict)
+                else "something else",
+                expected="a folder that `flexcare prepare` wrote",
+            )
+        check_version(manifest.get("schema_version"), STORE_VERSION, f"store {path}")
+        self.manifest: dict[str, Any] = manifest
+
+    @cached_property
+    def tasks(self) -> dict[str, TaskInfo]:
+        """What can be asked here."""
+        return {
+            name: TaskInfo(name=name, **(values | {"classes": tuple(values["classes"])}))
+            for name, values in self.manifest["tasks"].items()
+        }
+
+    @cached_property
+    def modalities(self) -> dict[str, ModalityInfo]:
+        """What patients may have here."""
+        return {
+            name: ModalityInfo(name=name, **values)
+            for name, values in self.manifest["modalities"].items()
+        }
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """All samples; a row's number is its sample row."""
+        return self._table("samples.parquet")
+
+    @cached_property
+    def texts(self) -> pa.Table:
+        """All texts."""
+        return self._table("texts.parquet")
+
+    def rows(self, task: str, split: str) -> NDArray[np.int64]:
+        """Sample rows of a task in a split, in the order of the table."""
+        if task not in self.tasks:
+            raise unknown("task", task, self.tasks, f"Store {self.path} has these.")
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        chosen = pc.and_(pc.equal(self.samples["task"], task), pc.equal(self.samples["split"], split))
+        out: NDArray[np.int64] = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+        return out
+
+    @cached_property
+    def events(self) -> dict[str, NDArray[Any]]:
+        """The event arrays by name, memory-mapped."""
+        return {name: self._array(f"events/{name}.npy") for name in EVENT_ARRAYS}
+
+    @cached_property
+    def films(self) -> NDArray[np.uint8]:
+        """(films, side, side), memory-mapped."""
+        return self._array("films.npy")
+
+    @cached_property
+    def embeddings(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """Vectors of all word pieces (memory-mapped), and each text's range of them."""
+        folder = f"embeddings/{self.modalities['note'].settings['encoder']}"
+        return self._array(f"{folder}/tokens.npy"), self._array(f"{folder}/spans.npy")
+
+    def subgroups(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
+        """The subgroups of each sample: {"sex": "F", ...}, without unknown ones."""
+        names = [n for n in self.samples.column_names if n.startswith(GROUP)]
+        values = [self.samples[n].take(pa.array(rows)).to_pylist() for n in names]
+        short = [n.removeprefix(GROUP) for n in names]
+        return [
+            {n: v for n, v in zip(short, row, strict=True) if v is not None}
+            for row in zip(*values, strict=True)
+        ]
+
+    def _table(self, name: str) -> pa.Table:
+        try:
+            return pq.read_table(self.path / name, memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise self._damaged(name, error) from error
+
+    def _array(self, name: str) -> NDArray[Any]:
+        try:
+            out: NDArray[Any] = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise self._damaged(name, error) from error
+        return out
+
+    def _damaged(self, name: str, error: Exception) -> UserError:
+        return UserError(
+            f"{name} of store {self.path} cannot be read",
+            found=str(error).splitlines()[0],
+            expected="the file that `flexcare prepare` wrote",
+            do="Prepare the store again.",
+        )
+
+
+def task_table(tasks: dict[str, TaskInfo]) -> dict[str, Any]:
+    """Tasks as they stand in a manifest."""
+    return {n: {k: v for k, v in asdict(t).items() if k != "name"} for n, t in tasks.items()}
+
+
+def modality_table(modalities: dict[str, ModalityInfo]) -> dict[str, Any]:
+    """Modalities as they stand in a manifest."""
+    return {n: {k: v for k, v in asdict(m).items() if k != "name"} for n, m in modalities.items()}
+
+
+def samples_schema(groups: list[str]) -> pa.Schema:
+    """All columns of samples.parquet, with these subgroups."""
+    return pa.schema(
+        [*SAMPLES, *EVIDENCE, *(pa.field(GROUP + name, pa.string()) for name in groups)]
+    )
