@@ -220,12 +220,18 @@ class _Preparation:
         discharge = admissions["dischtime"].combine_chunks().take(pa.array(place, mask=place < 0))
         summary = pc.equal(table["kind"], "discharge_summary")
         available = pc.if_else(summary, discharge, table["available_at"])
-        table = table.set_column(table.column_names.index("available_at"), "available_at", available)
+        table = table.set_column(
+            table.column_names.index("available_at"), "available_at", available
+        )
         known = pc.and_(pc.is_valid(table["available_at"]), pc.is_valid(table["subject_id"]))
         if dropped := len(table) - pc.sum(known).as_py() if len(table) else 0:
             self.source.dropped["texts of no known admission or time"] += dropped
         self.say(f"notes: {len(table):,} texts of {documents:,} documents")
-        order = [("subject_id", "ascending"), ("document_id", "ascending"), ("section", "descending")]
+        order = [
+            ("subject_id", "ascending"),
+            ("document_id", "ascending"),
+            ("section", "descending"),
+        ]
         return table.filter(known).sort_by(order)
 
     def _write_films(
@@ -353,7 +359,11 @@ class _Preparation:
         )
         chosen &= seconds >= 0
         series = fit_series(
-            variable[chosen], value[chosen], variables, self.settings.scaling, self.settings.fixed_scale
+            variable[chosen],
+            value[chosen],
+            variables,
+            self.settings.scaling,
+            self.settings.fixed_scale,
         )
         train_samples = samples.filter(pc.equal(samples["split"], "train"))
         rows = np.unique(column(train_samples, "film_row"))

@@ -1,11 +1,11 @@
 """THE ONE DOOR between raw data and models: a folder of Arrow tables and memory-mapped arrays.
 
-    manifest.json            what, from what, how, how many, hashes
-    samples.parquet          one row a sample (schema.SAMPLES), what it has, and its subgroups
-    events/*.npy             every kept stay's events once: seconds, available, variable, value
-    films.npy                (films, side, side) uint8
-    texts.parquet            one row a text: kind, section, hash, text
-    embeddings/ENCODER/      tokens.npy (pieces, width) float16 and spans.npy (texts, 2)
+manifest.json            what, from what, how, how many, hashes
+samples.parquet          one row a sample (schema.SAMPLES), what it has, and its subgroups
+events/*.npy             every kept stay's events once: seconds, available, variable, value
+films.npy                (films, side, side) uint8
+texts.parquet            one row a text: kind, section, hash, text
+embeddings/ENCODER/      tokens.npy (pieces, width) float16 and spans.npy (texts, 2)
 """
 
 from dataclasses import asdict
@@ -38,7 +38,12 @@ EVIDENCE = pa.schema(
     ]
 )
 GROUP = "group:"  # prefix of the subgroup columns
-EVENT_ARRAYS = {"seconds": np.int32, "available": np.int32, "variable": np.int16, "value": np.float32}
+EVENT_ARRAYS = {
+    "seconds": np.int32,
+    "available": np.int32,
+    "variable": np.int16,
+    "value": np.float32,
+}
 _HEADER = 128  # bytes reserved for the header of a growing .npy file
 
 
@@ -133,7 +138,9 @@ class Store:
             raise unknown("task", task, self.tasks, f"Store {self.path} has these.")
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
-        chosen = pc.and_(pc.equal(self.samples["task"], task), pc.equal(self.samples["split"], split))
+        chosen = pc.and_(
+            pc.equal(self.samples["task"], task), pc.equal(self.samples["split"], split)
+        )
         out: NDArray[np.int64] = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
         return out
 

@@ -1,0 +1,140 @@
+"""One encoder a kind of modality: what the batch holds -> token vectors (SPEC 6).
+
+A new kind is one class and one row of `ENCODERS`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from flexcare.batch import Tokens
+from flexcare.config import ModelConfig
+from flexcare.errors import UserError
+from flexcare.schema import ModalityInfo
+
+POSITION_SCALE = 0.02  # deviation of learned vectors at the start
+
+
+def learned(*shape: int) -> nn.Parameter:
+    """Learned vectors (positions, combination tokens), small and random at the start."""
+    return nn.Parameter(torch.randn(*shape) * POSITION_SCALE)
+
+
+class Encoder(nn.Module):
+    """What every row of `ENCODERS` is: values (n, *shape), valid (n, L) -> (n, L', D), (n, L').
+
+    `shape` is what one sample of the modality looks like, None where any length will do.
+    """
+
+    def __init__(self, shape: tuple[int | None, ...], width: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.shape = shape
+        self.project = nn.Linear(width, config.hidden)
+
+    def projected(self, values: Tensor, valid: Tensor) -> Tensor:
+        """(n, L, width) -> (n, L, D)."""
+        # Padding may hold NaN, which times 0 stays NaN: it is replaced, not multiplied away.
+        clean = torch.where(valid[..., None], values, 0)
+        out: Tensor = self.project(clean.to(self.project.weight.dtype))
+        return out
+
+    def check(self, name: str, tokens: Tokens) -> None:
+        """Refuse values of another shape than the modality's."""
+        found = tuple(tokens.values.shape[1:])
+        if len(found) != len(self.shape) or any(
+            want not in (None, size) for want, size in zip(self.shape, found, strict=True)
+        ):
+            raise UserError(
+                f"values of modality {name} do not fit the model",
+                found="shape " + _shown(found),
+                expected="shape " + _shown(self.shape),
+                do="Prepare the data with the settings the model was trained with.",
+            )
+
+
+class TimeSeries(Encoder):
+    """One token a bin. (n, L, columns), (n, L) -> (n, min(L, max_bins), D) and its valid.
+
+    Of a series with more than `max_bins` bins the last ones are kept; positions start at 0.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, info.width), info.width, config)
+        self.positions = learned(config.max_bins, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        values, valid = self._last(values, valid)
+        return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
+
+    def _last(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        bins, kept = valid.shape[1], self.positions.shape[0]
+        if bins <= kept:
+            return values, valid
+        number = torch.arange(1, bins + 1, device=valid.device)
+        ends = torch.where(valid, number, 0).amax(1, keepdim=True)
+        index = (ends - kept).clamp(min=0) + number[:kept] - 1  # (n, kept)
+        rows = torch.arange(len(valid), device=valid.device)[:, None]
+        return values[rows, index], valid[rows, index]
+
+
+class Image(Encoder):
+    """One token a patch, row by row. (n, side, side) or (n, channels, side, side) -> (n, P, D).
+
+    `settings["channels"]` of the modality is 1 (the default) or what an imported network takes.
+    A film given in three equal channels equals one channel whose weights are the three's sum.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        channels = int(info.settings.get("channels", 1))
+        side = (info.width, info.width)
+        shape = side if channels == 1 else (channels, *side)
+        super().__init__(shape, channels * config.patch**2, config)
+        self.patch, self.channels = config.patch, channels
+        if info.width % config.patch:
+            raise UserError(
+                f"films of {info.name} cannot be cut into patches",
+                found=f"side {info.width} px, patch {config.patch} px",
+                expected="a side that is a multiple of the patch",
+                do="Change model.patch, or prepare the films with another side.",
+            )
+        per_side = info.width // config.patch
+        self.positions = learned(per_side**2, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        n, side, p = len(values), values.shape[-1], self.patch
+        grid = values.reshape(n, self.channels, side // p, p, side // p, p)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        valid = valid.expand(n, patches.shape[1])
+        return self.projected(patches, valid) + self.positions, valid
+
+
+class Text(Encoder):
+    """One token a word piece, the first `max_pieces`. (n, L, width), (n, L) -> (n, L', D)."""
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, info.width), info.width, config)
+        self.positions = learned(config.max_pieces, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.positions.shape[0]
+        values, valid = values[:, :kept], valid[:, :kept]
+        return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
+
+
+ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
+    "time_series": TimeSeries,
+    "image": Image,
+    "text": Text,
+}
+
+
+def encode(encoder: nn.Module, tokens: Tokens) -> Tokens:
+    """Tokens of width D of the samples that have the modality; those without a valid token go."""
+    some = tokens.valid.flatten(1).any(1)
+    values, valid = encoder(tokens.values[some], tokens.valid[some])
+    return Tokens(values, valid, tokens.rows[some])
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return "(samples, " + ", ".join("any" if size is None else str(size) for size in shape) + ")"
