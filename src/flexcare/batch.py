@@ -55,7 +55,9 @@ class Batch:
     def __post_init__(self) -> None:
         for task, labels in self.labels.items():
             if labels.shape[0] != self.size or self.label_masks[task].shape != labels.shape:
-                raise ValueError(f"labels of {task}: {tuple(labels.shape)} in a batch of {self.size}")
+                raise ValueError(
+                    f"labels of {task}: {tuple(labels.shape)} in a batch of {self.size}"
+                )
         for name, tokens in self.inputs.items():
             if tokens.rows.numel() and int(tokens.rows.max()) >= self.size:
                 raise ValueError(f"modality {name} has rows beyond the batch of {self.size}")

@@ -91,7 +91,7 @@ class TrainingConfig(Section):
     clip: float | None = Field(None, gt=0)  # gradient norm
     checkpoint_minutes: float = Field(5.0, ge=0)  # 0: after every step
     keep_task_bests: bool = False
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
 

@@ -29,11 +29,26 @@ class UserError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str], do: str = "") -> UserError:
     """The error for a name that is not in a table, with the nearest name suggested."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
+    hint = _nearest(name, names)
     return UserError(
         f"unknown {kind} {name!r}",
         found=name,
         expected="one of " + ", ".join(names),
         do=(hint + do).strip(),
     )
+
+
+def missing_column(where: str, column: str, header: Iterable[str]) -> UserError:
+    """The error for a table that lacks a column, with the nearest one that it has."""
+    names = sorted(header)
+    return UserError(
+        f"{where} has no column {column}",
+        found=", ".join(names),
+        expected=column,
+        do=(_nearest(column, names) + "Check that the file is of the expected release.").strip(),
+    )
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}? " if near else ""

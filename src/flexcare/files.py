@@ -1,5 +1,6 @@
 """Files and folders written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flexcare.errors import UserError
+
+# No room: on the disk, for this user, or for one file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in _FULL:
             raise UserError(
                 f"cannot write {path}",
                 found="no space left on the disk",
@@ -57,9 +61,9 @@ def refuse_existing(path: Path, option: str = "--out") -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON with sorted keys, whole or not at all."""
+    """Write `value` as readable JSON, keys in the order given, whole or not at all."""
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -96,7 +97,12 @@ def prepare(
     with whole(out) as folder:
         folder.mkdir()
         connection = duckdb.connect(
-            config={"memory_limit": MEMORY, "temp_directory": str(folder / "spill")}
+            config={
+                "memory_limit": MEMORY,
+                "temp_directory": str(folder / "spill"),
+                # It lets the csv reader cast, and fail, where TRY_CAST asks for null.
+                "disabled_optimizers": "type_pushdown",
+            }
         )
         try:
             reader = SOURCES[source](Path(path), connection, **companions)
@@ -119,12 +125,12 @@ class _Preparation:
     def run(self, questions: list[Task], preset: str) -> None:
         """All steps, in the order of the data."""
         flow = Flow()
-        admissions = admissions_of(self.source, self.settings)
+        subjects = self.source.subjects()
+        admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = read_variables(self._variables_file())
         spans, first_seen = self._write_events(stays, variables)
-        subjects = self.source.subjects()
         cohort = Cohort(
             subjects=subjects,
             stays=stays,
@@ -169,20 +175,22 @@ class _Preparation:
         columns = stays.select(["stay_id", "subject_id", "intime", "outtime", "los"])
         counts = np.zeros(len(stays), np.int64)
         first = np.full(len(stays), np.inf)
-        arrays = {
-            name: GrowingArray(self.folder / "events" / f"{name}.npy", dtype)
-            for name, dtype in EVENT_ARRAYS.items()
-        }
-        for batch in self.source.events(columns, variables, self.settings.clock):
-            stay = batch["stay"].to_numpy()
-            counts += np.bincount(stay, minlength=len(stays))
-            seconds, available = batch["seconds"].to_numpy(), batch["available"].to_numpy()
-            observed = seconds >= 0
-            np.minimum.at(first, stay[observed], np.maximum(seconds, available)[observed] / 3600)
-            for name, array in arrays.items():
-                array.append(batch[name].to_numpy())
-        for array in arrays.values():
-            array.__exit__(None, None, None)
+        with ExitStack() as files_open:
+            arrays = {
+                name: files_open.enter_context(
+                    GrowingArray(self.folder / "events" / f"{name}.npy", dtype)
+                )
+                for name, dtype in EVENT_ARRAYS.items()
+            }
+            for batch in self.source.events(columns, variables, self.settings.clock):
+                stay = batch["stay"].to_numpy()
+                counts += np.bincount(stay, minlength=len(stays))
+                seconds, available = batch["seconds"].to_numpy(), batch["available"].to_numpy()
+                observed = seconds >= 0
+                visible = np.maximum(seconds, available)[observed] / 3600
+                np.minimum.at(first, stay[observed], visible)
+                for name, array in arrays.items():
+                    array.append(batch[name].to_numpy())
         self.say(f"series: {counts.sum():,} events of {len(variables.names)} variables")
         stop = np.cumsum(counts)
         return np.stack([stop - counts, stop], 1), np.where(np.isinf(first), np.nan, first)
@@ -199,11 +207,12 @@ class _Preparation:
     def _texts(self, admissions: pa.Table) -> pa.Table:
         """The parts of all documents that notes.toml keeps."""
         rules = note_rules()
-        rows: dict[str, list[Any]] = {name: [] for name in _TEXTS.names}
+        tables = [_TEXTS.empty_table()]
         documents = empty = 0
         for batch in self.source.documents():
+            rows: dict[str, list[Any]] = {name: [] for name in _TEXTS.names}
+            documents += len(batch)
             for document in batch.to_pylist():
-                documents += 1
                 found = parts(document["kind"], document["text"] or "", rules)
                 empty += not found
                 for section, text in found.items():
@@ -212,9 +221,10 @@ class _Preparation:
                     rows["available_at"].append(document["available_at"])
                     rows["section"].append(section)
                     rows["text"].append(text)
+            tables.append(pa.table(rows, schema=_TEXTS))
         if empty:
             self.source.dropped["documents without a usable section"] += empty
-        table = pa.table(rows, schema=_TEXTS)
+        table = pa.concat_tables(tables)
         # A discharge summary is available at its admission's discharge.
         place = rows_of(table["hadm_id"].combine_chunks(), admissions, "hadm_id")
         discharge = admissions["dischtime"].combine_chunks().take(pa.array(place, mask=place < 0))
@@ -231,6 +241,7 @@ class _Preparation:
             ("subject_id", "ascending"),
             ("document_id", "ascending"),
             ("section", "descending"),
+            ("text", "ascending"),
         ]
         return table.filter(known).sort_by(order)
 
@@ -250,7 +261,7 @@ class _Preparation:
             for image in used[used >= 0]:
                 try:
                     film = read_film(root / paths[image], side)  # type: ignore[operator]
-                except UnreadableFilm:
+                except (UnreadableFilm, OSError):
                     self.source.dropped["films that cannot be decoded"] += 1
                     continue
                 rows[image] = films.count

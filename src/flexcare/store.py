@@ -179,7 +179,7 @@ class Store:
     def _array(self, name: str) -> NDArray[Any]:
         try:
             out: NDArray[Any] = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise self._damaged(name, error) from error
         return out
 

@@ -112,7 +112,7 @@ def every_hour(cohort: Cohort, task: Task, hours: float) -> Asks:
     los = column(cohort.stays, "los_hours")
     intime, death = column(cohort.stays, "intime"), column(cohort.stays, "deathtime")
     lived = np.where(np.isnat(death), np.inf, (death - intime) / HOUR)
-    after_death = cohort.settings.stay_after_death and task.label["rule"] == "remaining_stay"
+    after_death = cohort.settings.stay_after_death and task.label.get("rule") == "remaining_stay"
     end = los if after_death else np.minimum(los, lived)
     first = np.maximum(np.floor(hours) + 1, np.ceil(cohort.first_seen))
     count = np.nan_to_num(np.floor(end) - first + 1, nan=0).clip(0).astype(np.int64)
@@ -142,7 +142,9 @@ def at_hospital_discharge(cohort: Cohort, task: Task, hours: float) -> Asks:
     admissions = cohort.admissions
     time = column(admissions, "dischtime")
     stays = cohort.stays.append_column("row", pa.array(np.arange(len(cohort.stays))))
-    last = stays.sort_by("intime").group_by("hadm_id", use_threads=False).aggregate([("row", "last")])
+    last = (
+        stays.sort_by("intime").group_by("hadm_id", use_threads=False).aggregate([("row", "last")])
+    )
     place = rows_of(admissions["hadm_id"].combine_chunks(), last, "hadm_id")
     stay = np.where(place >= 0, column(last, "row_last")[place] if len(last) else NOBODY, NOBODY)
     intime = row_or_none(column(cohort.stays, "intime"), stay)
@@ -188,7 +190,9 @@ def _at(
     admission = _containing(cohort.admissions, "admittime", "dischtime", subject, time)
     intime = row_or_none(column(cohort.stays, "intime"), stay)
     hours = np.where(stay >= 0, (time - intime) / HOUR, np.nan)
-    since = np.where(stay >= 0, intime, row_or_none(column(cohort.admissions, "admittime"), admission))
+    since = np.where(
+        stay >= 0, intime, row_or_none(column(cohort.admissions, "admittime"), admission)
+    )
     return Asks(key, subject, time, stay, admission, image, hours, since)
 
 
@@ -238,12 +242,18 @@ def of_labels(cohort: Cohort, task: Task, hours: float) -> Asks:
             expected="timestamp[us] without a zone (MEDS)",
             do="Convert it to the hospital's local time first.",
         )
-    key = np.arange(len(table)).astype(str).astype(object)
+    subjects = cohort.subjects["subject_id"].combine_chunks()
+    known = pc.and_(
+        pc.is_in(table["subject_id"], value_set=subjects), pc.is_valid(table["prediction_time"])
+    ).to_numpy(zero_copy_only=False)
+    reason = "without a time, or of a subject the source does not know"
+    cohort.flow.step(f"{task.name} samples", known, reason)
+    row = np.flatnonzero(known)
+    table = table.take(pa.array(row))
     time = column(table, "prediction_time").astype("M8[us]")
-    asks = _at(cohort, column(table, "subject_id"), time, np.full(len(table), NOBODY), key)
-    known = rows_of(asks.subject, cohort.subjects, "subject_id") >= 0
-    cohort.flow.step(f"{task.name} samples", known, "of a subject the source does not know")
-    return asks.where(known)
+    nobody = np.full(len(table), NOBODY)
+    key = row.astype(str).astype(object)
+    return _at(cohort, column(table, "subject_id"), time, nobody, key)
 
 
 _AT = re.compile(r"^(icu_admission \+|every hour after) (\d+(?:\.\d+)?)h$")
@@ -280,7 +290,9 @@ def asks_of(task: Task, cohort: Cohort) -> Asks:
     if task.adults and not cohort.settings.films_of_minors:
         row = rows_of(asks.subject, cohort.subjects, "subject_id")
         anchor = [column(cohort.subjects, n)[row] for n in ("anchor_age", "anchor_year")]
-        adult = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age) >= cohort.settings.min_age
+        adult = (
+            age_at(asks.time, anchor[0], anchor[1], cohort.settings.age) >= cohort.settings.min_age
+        )
         adult &= row >= 0
         cohort.flow.step(unit, adult, "minors, or of a subject the source does not know")
         asks = asks.where(adult)

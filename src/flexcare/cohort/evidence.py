@@ -52,7 +52,7 @@ def _series(asks: Asks, cohort: Cohort) -> tuple[Rows, NDArray[np.float64]]:
     """The stay up to the prediction time or its end; nobody's before the first observation."""
     end = row_or_none(column(cohort.stays, "los_hours"), asks.stay)
     until = np.fmin(asks.hours, end)
-    seen = row_or_none(cohort.first_seen, asks.stay) <= until
+    seen = (row_or_none(cohort.first_seen, asks.stay) <= until) & (until > 0)
     early = (asks.image >= 0) & (asks.hours <= FILM_HOURS)
     return np.where(seen & ~early, asks.stay, -1), np.where(seen & ~early, until, 0.0)
 

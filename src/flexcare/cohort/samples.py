@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, rows_of, row_or_none
@@ -72,7 +73,9 @@ def _classes(
     seen = names[split == "train"] if which == "train" else names
     classes = np.unique(seen.astype(str))
     place = np.searchsorted(classes, names.astype(str))
-    known = classes[np.minimum(place, len(classes) - 1)] == names.astype(str) if len(classes) else []
+    known = (
+        classes[np.minimum(place, len(classes) - 1)] == names.astype(str) if len(classes) else []
+    )
     return tuple(map(str, classes)), np.where(known, place, -1).astype(np.int64)
 
 
@@ -93,10 +96,10 @@ def _keep(
 def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
     """The columns of schema.SAMPLES and the subgroups."""
     asks, name = samples.asks, samples.info.name
-    ids = [f"{name}/{key}" for key in asks.key]
+    keys = pa.array(asks.key, pa.string())
     return {
-        "sample_id": pa.array(ids, pa.string()),
-        "task": pa.array([name] * len(asks), pa.string()),
+        "sample_id": pc.binary_join_element_wise(pa.scalar(name), keys, "/"),
+        "task": pa.repeat(pa.scalar(name), len(asks)),
         "subject_id": pa.array(asks.subject, pa.int64()),
         "hadm_id": _or_null(column(cohort.admissions, "hadm_id"), asks.admission),
         "stay_id": _or_null(column(cohort.stays, "stay_id"), asks.stay),
@@ -111,14 +114,19 @@ def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
 def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:
     """Age band and sex, and what the source has of the admission."""
     subject = rows_of(asks.subject, cohort.subjects, "subject_id")
-    anchor = [row_or_none(column(cohort.subjects, n), subject) for n in ("anchor_age", "anchor_year")]
+    anchor = [
+        row_or_none(column(cohort.subjects, n), subject) for n in ("anchor_age", "anchor_year")
+    ]
     age = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age)
     edges = (*AGE_BANDS, np.inf)
-    names = [f"under {edges[0]}", *(f"{a}-{b - 1:g}" for a, b in zip(edges, edges[1:-1], strict=False))]
+    names = [
+        f"under {edges[0]}",
+        *(f"{a}-{b - 1:g}" for a, b in zip(edges, edges[1:-1], strict=False)),
+    ]
     names = [*names, f"{AGE_BANDS[-1]} and over", None]
     band = np.where(np.isnan(age), len(names) - 1, np.searchsorted(AGE_BANDS, age, side="right"))
     out = {
-        "age_band": pa.array([names[i] for i in band], pa.string()),
+        "age_band": pa.array(names, pa.string()).take(pa.array(band)),
         "sex": cohort.subjects["sex"].combine_chunks().take(_rows(subject)),
     }
     for name in GROUPS[2:]:
@@ -147,7 +155,9 @@ def check_any(samples: list[TaskSamples], cohort: Cohort) -> None:
     if not any(len(s.asks) for s in samples):
         raise UserError(
             "no task has a single sample",
-            found="; ".join(f"{s['remaining']} {s['unit']}: {s['reason']}" for s in cohort.flow.steps[-6:]),
+            found="; ".join(
+                f"{s['remaining']} {s['unit']}: {s['reason']}" for s in cohort.flow.steps[-6:]
+            ),
             expected="at least one sample",
             do="Check that films, notes and tables are of the same patients.",
         )

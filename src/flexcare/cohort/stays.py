@@ -48,12 +48,12 @@ def join(left: pa.Table, right: pa.Table, key: str) -> pa.Table:
     return left
 
 
-def admissions_of(source: Source, settings: Preparation) -> pa.Table:
+def admissions_of(source: Source, subjects: pa.Table, settings: Preparation) -> pa.Table:
     """Admissions with their subject, and whether the patient died in hospital.
 
     Adds `dead`: death in hospital by the rule of the settings.
     """
-    table = join(source.admissions(), source.subjects(), "subject_id")
+    table = join(source.admissions(), subjects, "subject_id")
     admit, discharge = column(table, "admittime"), column(table, "dischtime")
     death = column(table, "deathtime")
     dead, discharge = DEATH_IN_HOSPITAL[settings.hospital_death](table, admit, discharge, death)
@@ -125,13 +125,12 @@ def select_stays(
     every = source.stays().sort_by([("subject_id", "ascending"), ("stay_id", "ascending")])
     stays = join(every, admissions, "hadm_id")
     flow.start("ICU stays", len(stays), "all ICU stays")
-    timed = (
-        pc.is_valid(stays["intime"]).to_numpy(zero_copy_only=False)
-        & pc.is_valid(stays["outtime"]).to_numpy(zero_copy_only=False)
-        & pc.is_valid(stays["admittime"]).to_numpy(zero_copy_only=False)
+    timed = ~np.isnat(column(stays, "intime")) & ~np.isnat(column(stays, "outtime"))
+    timed &= ~np.isnat(column(stays, "admittime")) & (column(stays, "los") >= 0)
+    stays = _step(stays, timed, "no readable times or length, or of no known admission", flow)
+    filters = (
+        [_no_transfer, _one_stay] if not settings.one_stay_first else [_one_stay, _no_transfer]
     )
-    stays = _step(stays, timed, "no readable times, or of no known admission", flow)
-    filters = [_no_transfer, _one_stay] if not settings.one_stay_first else [_one_stay, _no_transfer]
     if not settings.one_stay:
         filters.remove(_one_stay)
     for keep in filters:
@@ -153,7 +152,8 @@ def select_stays(
         settings.icu_death_date,
     )
     stays = stays.append_column("died_in_icu", pa.array(icu_death))
-    stays = stays.append_column("los_hours", pc.multiply(stays["los"], 24.0))
+    # Rounded: a length in days, such as 1/24, is seldom a whole number of hours in binary.
+    stays = stays.append_column("los_hours", pc.round(pc.multiply(stays["los"], 24.0), 6))
     return stays, every
 
 
@@ -164,7 +164,9 @@ def _step(stays: pa.Table, keep: Mask, reason: str, flow: Flow) -> pa.Table:
 
 def _no_transfer(stays: pa.Table, flow: Flow) -> pa.Table:
     keep = pc.fill_null(pc.equal(stays["first_unit"], stays["last_unit"]), False)
-    return _step(stays, keep.to_numpy(zero_copy_only=False), "first and last care unit differ", flow)
+    return _step(
+        stays, keep.to_numpy(zero_copy_only=False), "first and last care unit differ", flow
+    )
 
 
 def _one_stay(stays: pa.Table, flow: Flow) -> pa.Table:

@@ -24,6 +24,7 @@ def curves(kind: Kind, answers: Answers) -> dict[str, list[list[float]]]:
         return {}
     false, true, _ = sk.roc_curve(pairs.outcome, pairs.probability)
     precision, recall, _ = sk.precision_recall_curve(pairs.outcome, pairs.probability)
+    precision[-1] = precision[-2]  # scikit-learn ends at a precision of 1 that nobody reached
     return {"roc": _thin(false, true), "pr": _thin(recall[::-1], precision[::-1])}
 
 

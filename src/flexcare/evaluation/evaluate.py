@@ -24,7 +24,7 @@ from flexcare.evaluation.breakdown import (
     value_of,
 )
 from flexcare.evaluation.curves import calibration, confusion, curves
-from flexcare.evaluation.metrics import METRICS, Floats, Undefined, measure, metrics_of
+from flexcare.evaluation.metrics import METRICS, Floats, Undefined, measure, metrics_of, reported
 from flexcare.evaluation.predictions import Cases, cases
 from flexcare.schema import TaskInfo
 
@@ -109,7 +109,7 @@ def _task(tables: dict[str, pa.Table], info: TaskInfo, resamples: int, seed: int
 def _model(judged: _Judged, info: TaskInfo, resamples: int, seed: int) -> dict[str, Any]:
     rows, drawn = judged.rows, judged.drawn
     answers = rows.answers
-    values = {n: value_of(n, info.kind, answers, drawn[n]) for n in metrics_of(info.kind)}
+    values = {n: value_of(n, info.kind, answers, drawn[n]) for n in reported(info)}
     return {
         "samples": len(rows.sample_ids),
         "subjects": subjects_of(answers),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from flexcare.errors import unknown
-from flexcare.schema import Kind
+from flexcare.schema import Kind, TaskInfo
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -147,7 +147,7 @@ def _accuracy(answers: Answers) -> float:
 
 
 def _macro_f1(answers: Answers) -> float:
-    return float(sk.f1_score(*_classes(answers), average="macro", zero_division=0))
+    return float(sk.f1_score(*_classes(answers), average="macro"))
 
 
 def _class_error(answers: Answers) -> float:
@@ -172,12 +172,14 @@ class Metric:
         meaning: one line.
         higher_is_better: which way is good.
         functions: by kind of task: `Answers` -> value.
+        ordered: has a sense only for classes that lie in an order.
     """
 
     label: str
     meaning: str
     higher_is_better: bool
     functions: Mapping[Kind, Callable[[Answers], float]]
+    ordered: bool = False
 
 
 _AP_MEANING = "how many of those called at risk truly are, averaged over all thresholds; 1 is best"
@@ -226,6 +228,7 @@ METRICS: dict[str, Metric] = {
         "agreement beyond chance, a miss by two classes counting four times one; 0 is chance",
         True,
         {"multiclass": _quadratic_kappa},
+        ordered=True,
     ),
     "accuracy": Metric(
         "accuracy", "share of samples with the right class", True, {"multiclass": _accuracy}
@@ -241,10 +244,11 @@ METRICS: dict[str, Metric] = {
         "mean distance between predicted and true class, in classes",
         False,
         {"multiclass": _class_error},
+        ordered=True,
     ),
     "brier": Metric(
         "Brier score",
-        "mean squared error of the probabilities (multiclass: summed over classes); 0 is best",
+        "mean squared error of the probabilities; 0 is best",
         False,
         {
             "binary": lambda answers: _brier(pooled(answers)),
@@ -254,8 +258,7 @@ METRICS: dict[str, Metric] = {
     ),
     "calibration_error": Metric(
         "calibration error",
-        "mean gap between predicted and observed frequency over ten bins of equal width "
-        "(multilabel: all labels pooled; multiclass: the likeliest class)",
+        "mean gap between predicted and observed frequency, over ten bins of equal width",
         False,
         {
             "binary": lambda answers: _calibration_error(pooled(answers)),
@@ -291,6 +294,12 @@ def refuse_degenerate(kind: Kind, answers: Answers) -> None:
 def metrics_of(kind: Kind) -> list[str]:
     """Names of the metrics that suit a kind of task."""
     return [name for name, metric in METRICS.items() if kind in metric.functions]
+
+
+def reported(info: TaskInfo) -> list[str]:
+    """Metrics that suit a task; those of ordered classes only where the task's own is one."""
+    ordered = METRICS[info.metric].ordered
+    return [name for name in metrics_of(info.kind) if ordered or not METRICS[name].ordered]
 
 
 def measure(name: str, kind: Kind, answers: Answers) -> float:

@@ -35,9 +35,10 @@ def sections(text: str, rules: NoteRules) -> dict[str, str]:
     """Every section of a document that is not empty, by lower-case name; the first of each wins."""
     found = list(rules.header.finditer(text))
     out: dict[str, str] = {}
-    for here, following in zip(found, [*found[1:], None], strict=True):
+    ends = [*(following.start() for following in found[1:]), len(text)]
+    for here, end in zip(found, ends, strict=False):
         name = here.group(1).lower()
-        body = text[here.end() : following.start() if following else len(text)].strip()
+        body = text[here.end() : end].strip()
         if body:
             out.setdefault(rules.same.get(name, name), body)
     return out

@@ -30,9 +30,14 @@ class Events:
     value: NDArray[np.float32]
 
 
+def whole_seconds(hours: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole seconds that have passed, never rounded up: what follows within a second is later."""
+    return np.floor(np.maximum(hours, 0) * HOUR + 1e-6).astype(np.int64)
+
+
 def bins_until(hours: NDArray[np.float64]) -> NDArray[np.int64]:
     """Number of one-hour bins up to each prediction time; a part of an hour is a bin."""
-    return np.ceil(np.maximum(hours, 0)).astype(np.int64)
+    return -(-whole_seconds(hours) // HOUR)
 
 
 def bin_events(
@@ -51,7 +56,7 @@ def bin_events(
     count = bins_until(hours)
     length = int(count.max(initial=0))
     width = len(variables.names)
-    last = np.round(hours * HOUR).astype(np.int64)[events.sample]
+    last = whole_seconds(hours)[events.sample]
     seen = (events.seconds <= last) & (events.available <= last) & (count[events.sample] > 0)
     sample, variable, value = events.sample[seen], events.variable[seen], events.value[seen]
     seconds = events.seconds[seen].astype(np.int64)

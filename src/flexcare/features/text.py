@@ -106,9 +106,17 @@ class HuggingFaceFolder:
             ) from error
         self.width = int(self.model.config.hidden_size)
         self.batch = batch
-        weights = sorted(folder.glob("*.safetensors"))
-        parts = [sha256(path) for path in [folder / "config.json", *weights]]
-        self.fingerprint = f"{folder.name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:12]}"
+        self.pieces = min(
+            MAX_PIECES,
+            int(self.tokenizer.model_max_length),
+            int(getattr(self.model.config, "max_position_embeddings", MAX_PIECES)),
+        )
+        # Weights, settings and the tokenizer's tables: whatever may change a vector.
+        kinds = (".json", ".txt", ".model", ".safetensors")
+        parts = [sha256(path) for path in sorted(folder.iterdir()) if path.suffix in kinds]
+        self.fingerprint = (
+            f"{folder.name}-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:12]}"
+        )
 
     def embed(self, texts: Sequence[str]) -> Iterator[Half]:
         import torch
@@ -121,7 +129,7 @@ class HuggingFaceFolder:
             inputs = self.tokenizer(
                 [texts[i] for i in chosen],
                 truncation=True,
-                max_length=MAX_PIECES,
+                max_length=self.pieces,
                 padding=True,
                 return_tensors="pt",
             )

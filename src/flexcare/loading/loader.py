@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from flexcare.batch import Batch, Tokens
+from flexcare.errors import UserError
 from flexcare.features.series import Events, bin_events, to_columns
 from flexcare.features.variables import variable_set
 from flexcare.store import Store
 
-MAX_PIECES = 512
 T = TypeVar("T")
 Rows = NDArray[np.int64]
 
@@ -27,16 +27,29 @@ class Loader:
         store: where the samples are.
         scaling: centre and scale; the store's own for training, the bundle's for prediction.
         modalities: names of those to give; others are as if absent.
+        max_bins, max_pieces: the model's: the last bins and the first pieces are all it reads.
     """
 
     def __init__(
-        self, store: Store, scaling: dict[str, Any], modalities: Iterable[str] | None = None
+        self,
+        store: Store,
+        scaling: dict[str, Any],
+        modalities: Iterable[str] | None = None,
+        max_bins: int = 512,
+        max_pieces: int = 512,
     ) -> None:
-        self.store = store
+        self.store, self.max_bins, self.max_pieces = store, max_bins, max_pieces
         self.modalities = tuple(store.modalities if modalities is None else modalities)
         self.variables = variable_set(
             store.modalities["series"].settings["variables"], f"store {store.path}"
         )
+        if list(self.variables.columns()) != store.modalities["series"].settings["columns"]:
+            raise UserError(
+                f"the manifest of store {store.path} contradicts itself",
+                found="variables in another order than the columns",
+                expected="the manifest that `flexcare prepare` wrote",
+                do="Prepare the store again.",
+            )
         self.center = np.array(scaling["series"]["center"], np.float32)
         self.scale = np.array(scaling["series"]["scale"], np.float32)
         self.film = scaling["film"]
@@ -88,8 +101,13 @@ class Loader:
         arrays = {name: array[index] for name, array in self.store.events.items()}
         hours = self.columns["series_hours"][chosen]
         values, observed, count = bin_events(Events(sample, **arrays), hours, self.variables)
+        kept = np.minimum(count, self.max_bins)
+        if len(values[0]) > self.max_bins:
+            bins = (count - kept)[:, None] + np.arange(kept.max())[None]
+            bins = np.minimum(bins, values.shape[1] - 1)[:, :, None]
+            values, observed = (np.take_along_axis(a, bins, axis=1) for a in (values, observed))
         columns = to_columns(values, observed, self.variables, self.center, self.scale)
-        valid = np.arange(columns.shape[1])[None] < count[:, None]
+        valid = np.arange(columns.shape[1])[None] < kept[:, None]
         columns[~valid] = 0
         return _tokens(columns, valid, having)
 
@@ -116,7 +134,7 @@ class Loader:
         having = np.array([i for i, p in enumerate(pieces) if len(p)], np.int64)
         if not len(having):
             return None
-        kept = [pieces[i][:MAX_PIECES] for i in having]
+        kept = [pieces[i][: self.max_pieces] for i in having]
         length = np.array([len(p) for p in kept])
         valid = np.arange(length.max())[None] < length[:, None]
         out = np.zeros((*valid.shape, vectors.shape[1]), np.float32)

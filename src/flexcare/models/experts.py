@@ -9,6 +9,7 @@ from torch.nn import functional
 from flexcare.config import ModelConfig
 from flexcare.errors import UserError
 from flexcare.models.layers import widened
+from flexcare.processes import total
 
 NOISE_FLOOR = 0.01
 TINY = 1e-10
@@ -63,7 +64,10 @@ class Experts(nn.Module):
         gates, load = top_k(logits, clean, noise, self.chosen)
         shown = present[:, None, :, None]
         gates, load = torch.where(shown, gates, 0), torch.where(shown, load, 0)
-        balance = variation(gates.sum((0, 1, 2))) + variation(load.sum((0, 1, 2)))
+        amounts = torch.stack([gates.sum((0, 1, 2)), load.sum((0, 1, 2))])
+        if self.training:  # of the whole step, not of this process's share
+            amounts = total(amounts)
+        balance = variation(amounts[0]) + variation(amounts[1])
         wanted = gates > 0
         if z.shape[1] == 1:  # an expert's answer to z_S serves every task
             wanted = wanted.any(1, keepdim=True)

@@ -112,7 +112,8 @@ def _fill(model: FlexCare, path: Path, fingerprint: object) -> None:
             expected="the tensors of the network that its settings describe",
             do="Save the bundle again from the model.",
         )
-    model.load_state_dict(weights, assign=True)
+    # Copied: a tensor inside the file's memory may be aligned otherwise, and then sums otherwise.
+    model.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=True)
 
 
 def misfits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:

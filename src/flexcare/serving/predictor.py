@@ -1,18 +1,29 @@
-"""Samples of a store -> probabilities, with any model, a batch at a time."""
+"""Ask a bundle: samples of a store, or one patient, -> probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import overload
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from flexcare.batch import Batch
+from flexcare.errors import UserError, unknown
+from flexcare.evaluation.predictions import predictions_table
+from flexcare.evaluation.stored import present
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.models.flexcare import FlexCare, Output
-from flexcare.schema import TaskInfo
+from flexcare.schema import SPLITS, TaskInfo
+from flexcare.serving.bundle import Bundle, load_bundle
+from flexcare.serving.matching import Say, shared_modalities, shared_samples
+from flexcare.serving.patient import Patient, PatientReader
+from flexcare.store import Store
 
 BATCH = 128
+NETWORK = "flexcare"  # the model's name in a predictions table
 Rows = NDArray[np.int64]
 
 
@@ -52,3 +63,153 @@ def predict_rows(model: FlexCare, loader: Loader, rows: Rows, task: str) -> NDAr
     for places, _, output in outputs_of(model, loader, rows, task):
         out[places] = probabilities(info, output.logits[task].float()).cpu().numpy()
     return out
+
+
+class Answers(dict[str, dict[str, float]]):
+    """By task, by class name, the probability.
+
+    Attributes:
+        modalities: those that were used, sorted and joined by "+"; "none" if none.
+        left_out: what was given and not used, and why.
+    """
+
+    def __init__(
+        self, answers: dict[str, dict[str, float]], modalities: str, left_out: list[str]
+    ) -> None:
+        super().__init__(answers)
+        self.modalities, self.left_out = modalities, left_out
+
+
+class Predictor:
+    """A bundle that can be asked.
+
+    Args:
+        text_encoder: name or folder of the encoder of its notes; None: the built-in one.
+        say: told one line whenever a store has less or more than the bundle takes.
+    """
+
+    def __init__(
+        self, bundle: Bundle, text_encoder: str | Path | None = None, say: Say = print
+    ) -> None:
+        self.bundle, self.say = bundle, say
+        self.tasks = {info.name: info for info in bundle.tasks}
+        self.reader = PatientReader(bundle, text_encoder)
+
+    @overload
+    def predict(
+        self, known: Patient, hours: float | None = None, tasks: Iterable[str] | None = None
+    ) -> Answers: ...
+
+    @overload
+    def predict(
+        self, known: Store | str | Path, hours: None = None, tasks: Iterable[str] | None = None
+    ) -> pa.Table: ...
+
+    def predict(
+        self,
+        known: Patient | Store | str | Path,
+        hours: float | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> Answers | pa.Table:
+        """Answer for one patient, or for every sample of a store (see `predict_store`).
+
+        Args:
+            known: what is known of the patient, by the bundle's modalities; each may be left out:
+
+                series: (hours, variable, value) triples, hours from ICU admission, value in the
+                    variable's own unit; of a category its name, a text that means it, or its
+                    score. Of equal times the last one wins. Derived variables are derived.
+                film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
+                note: a text, or several, the first is read first. A text is read as it is; of
+                    {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
+            hours: the prediction time, from ICU admission; needed with a series.
+            tasks: None: all of the bundle.
+
+        Raises:
+            UserError: an unknown task, modality, variable or category, a value that is not
+                finite, a film or a text encoder that cannot be used.
+        """
+        if not isinstance(known, Mapping):
+            return self.predict_store(known, tasks=tasks)
+        names = self._asked(tasks, self.tasks)
+        batch, left_out = self.reader.batch(known, hours, names)
+        with torch.inference_mode():
+            logits = self.bundle.model(batch).logits
+        answers = {
+            name: dict(
+                zip(
+                    self.tasks[name].classes,
+                    probabilities(self.tasks[name], logits[name].float())[0].tolist(),
+                    strict=True,
+                )
+            )
+            for name in names
+        }
+        return Answers(answers, "+".join(sorted(batch.inputs)) or "none", left_out)
+
+    def predict_store(
+        self,
+        store: Store | str | Path,
+        split: str | None = None,
+        tasks: Iterable[str] | None = None,
+        model: str = NETWORK,
+    ) -> pa.Table:
+        """The predictions table (schema.PREDICTIONS) of a store's samples.
+
+        Numbers are scaled as the bundle's training data were. Samples of a class that the bundle
+        does not know are left out, which is said.
+
+        Args:
+            split: None: samples of all splits.
+            tasks: None: all that both know.
+            model: its name in the table.
+
+        Raises:
+            UserError: a store that does not fit the bundle, no task in common.
+        """
+        store = store if isinstance(store, Store) else Store(Path(store))
+        both = [name for name in self.tasks if name in store.tasks]
+        names = self._asked(tasks, both)
+        modalities = shared_modalities(self.bundle, store, self.say)
+        config = self.bundle.model.config
+        caps = (config.max_bins, config.max_pieces)
+        loader = Loader(store, self.bundle.scaling, modalities, *caps)
+        parts = [self._table(loader, name, split, model) for name in names]
+        return pa.concat_tables(parts)
+
+    def _table(self, loader: Loader, task: str, split: str | None, model: str) -> pa.Table:
+        """One task's predictions, in the order of the store."""
+        info, store = self.tasks[task], loader.store
+        every = [store.rows(task, one) for one in (SPLITS if split is None else [split])]
+        rows, samples = shared_samples(store, info, np.sort(np.concatenate(every)), self.say)
+        found = predict_rows(self.bundle.model, loader, rows, task)
+        has, groups = present(store, rows, loader.modalities), store.subgroups(rows)
+        return predictions_table(samples, info, found, model, has, groups)
+
+    def _asked(self, tasks: Iterable[str] | None, known: Iterable[str]) -> tuple[str, ...]:
+        names = tuple(known if tasks is None else dict.fromkeys(tasks))
+        for name in names:
+            if name not in known:
+                raise unknown("task", name, known)
+        if not names:
+            raise UserError(
+                "there is nothing to ask",
+                found="no task",
+                expected="one of the bundle: " + ", ".join(self.tasks),
+            )
+        return names
+
+
+def load(bundle: str | Path, text_encoder: str | Path | None = None, say: Say = print) -> Predictor:
+    """Open a bundle to ask it.
+
+    Args:
+        bundle: the folder.
+        text_encoder: name (`hashed`, `minilm`) or Hugging Face folder of the encoder that
+            embedded its notes; None: the built-in one. Needed only for notes of single patients.
+        say: told one line whenever a store has less or more than the bundle takes.
+
+    Raises:
+        UserError: no bundle, a damaged one, or another text encoder.
+    """
+    return Predictor(load_bundle(Path(bundle)), text_encoder, say)

@@ -10,6 +10,7 @@ from flexcare.features.variables import VariableSet
 
 SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin
 BATCH = 1_000_000
+LAST_SECOND = 2**31 - 1  # of int32
 
 # Rows of all raw tables, in one shape: stay (row of the cohort's stays, null: none), itemid,
 # number and text as charted, seconds and stored from ICU admission, length of the stay.
@@ -33,13 +34,13 @@ WITH raw AS ({raw}), named AS (
     LEFT JOIN scores ON scores.variable = named.variable AND scores.score = charted
 )
 SELECT stay, seconds, stored, variable, place, flagged,
-    CASE WHEN categorical THEN category ELSE quantity END::FLOAT AS value,
+    TRY_CAST(CASE WHEN categorical THEN category ELSE quantity END AS FLOAT) AS value,
     CASE
         WHEN stay IS NULL THEN 'of no stay of the cohort'
         WHEN seconds IS NULL THEN 'without a readable time'
         WHEN seconds < -{seed} OR seconds > length THEN 'outside the stay'
         WHEN {no_clock} THEN 'without a store time'
-        WHEN value IS NULL OR isnan(value) THEN 'without a usable value'
+        WHEN value IS NULL OR NOT isfinite(value) THEN 'without a usable value'
         WHEN NOT categorical AND (value < low OR value > high) THEN 'outside the plausible range'
         ELSE 'kept' END AS fate
 FROM converted
@@ -92,11 +93,13 @@ def tidy_events(
     flagged = connection.sql("SELECT count(*) FROM valued WHERE flagged AND fate = 'kept'")
     if count := flagged.fetchall()[0][0]:
         dropped["events not testable, kept with their lowest score"] += count
-    available = "greatest(seconds, stored)" if clock == "storetime" else "seconds"
+    # Whole seconds, an event never earlier visible than it was.
+    visible = "greatest(seconds, stored)" if clock == "storetime" else "seconds"
     ordered = connection.sql(
-        f"SELECT stay::INT AS stay, seconds::INT AS seconds, ({available})::INT AS available,"
+        "SELECT stay::INT AS stay, floor(seconds)::INT AS seconds,"
+        f" least(ceil({visible}), {LAST_SECOND})::INT AS available,"
         " variable::SMALLINT AS variable, value FROM valued WHERE fate = 'kept'"
-        " ORDER BY stay, seconds, stored NULLS FIRST, place, value, variable"
+        " ORDER BY valued.stay, valued.seconds, stored NULLS FIRST, place, value, variable"
     )
     yield from ordered.to_arrow_reader(BATCH)
     connection.execute("DROP TABLE valued")
@@ -133,16 +136,23 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
                 (number, c, s, first[s] == c) for c, s in enumerate(variable.score_of_categories())
             ]
     _table(connection, "items", "itemid VARCHAR, variable SMALLINT, place INT", items)
-    _table(connection, "limits", "variable SMALLINT, categorical BOOL, low DOUBLE, high DOUBLE", limits)
+    _table(
+        connection, "limits", "variable SMALLINT, categorical BOOL, low FLOAT, high FLOAT", limits
+    )
     _table(
         connection,
         "conversions",
         "itemid VARCHAR, above DOUBLE, up_to DOUBLE, scale DOUBLE, shift DOUBLE",
         conversions,
     )
-    _table(connection, "texts", "variable SMALLINT, text VARCHAR, category INT, flagged BOOL", texts)
     _table(
-        connection, "all_scores", "variable SMALLINT, category INT, score DOUBLE, first BOOL", scores
+        connection, "texts", "variable SMALLINT, text VARCHAR, category INT, flagged BOOL", texts
+    )
+    _table(
+        connection,
+        "all_scores",
+        "variable SMALLINT, category INT, score DOUBLE, first BOOL",
+        scores,
     )
     connection.execute("CREATE OR REPLACE TEMP VIEW scores AS SELECT * FROM all_scores WHERE first")
 
@@ -152,8 +162,11 @@ def _table(
 ) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
     if rows:
-        marks = ", ".join("?" * len(rows[0]))
-        connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+        names = [column.split()[0] for column in columns.split(", ")]
+        values = map(list, zip(*rows, strict=True))
+        connection.register("rows", pa.table(dict(zip(names, values, strict=True))))
+        connection.execute(f"INSERT INTO {name} FROM rows")
+        connection.unregister("rows")
 
 
 def _sum_sql(variables: VariableSet, number: int, name: str) -> str:

@@ -34,6 +34,16 @@ CHARTED = {
     "chartevents": ("stay_id", "charttime", "storetime", "itemid", "value", "valuenum"),
     "outputevents": ("stay_id", "charttime", "storetime", "itemid", "value"),
 }
+# The tables of notes: what they hold, and when it is available. A summary is so at the discharge
+# of its admission, which the cohort knows; a report is not while nobody stored it.
+NOTES = {
+    "discharge": ("discharge_summary", "NULL::TIMESTAMP"),
+    "radiology": (
+        "radiology_report",
+        "CASE WHEN TRY_CAST(storetime AS TIMESTAMP) IS NOT NULL THEN"
+        " greatest(TRY_CAST(storetime AS TIMESTAMP), TRY_CAST(charttime AS TIMESTAMP)) END",
+    ),
+}
 DOCUMENT_BATCH = 2_000
 
 
@@ -124,18 +134,21 @@ class MimicIV:
 
     def diagnoses(self) -> pa.Table:
         columns = {"hadm_id": "BIGINT", "icd_code": "VARCHAR", "icd_version": "INT"}
-        table = self._core().typed("hosp/diagnoses_icd", columns)
+        table = self._core().typed("hosp/diagnoses_icd", columns).drop_null()
         return table.rename_columns(["hadm_id", "code", "version"])
 
     def drgs(self) -> pa.Table:
-        """The HCFA (MS) DRG of each admission; none where the table is absent."""
+        """The HCFA (MS) DRG of each admission, its first by name; none without the table."""
         columns = {"hadm_id": "BIGINT", "drg_type": "VARCHAR", "drg_code": "VARCHAR"}
         core = self._core()
         if core.optional("hosp/drgcodes") is None:
-            return pa.table({"hadm_id": pa.array([], pa.int64()), "code": pa.array([], pa.string())})
+            return pa.table(
+                {"hadm_id": pa.array([], pa.int64()), "code": pa.array([], pa.string())}
+            )
         table = core.typed("hosp/drgcodes", columns)
         kept = table.filter(pc.equal(table["drg_type"], "HCFA"))
-        return kept.select(["hadm_id", "drg_code"]).rename_columns(["hadm_id", "code"])
+        kept = kept.select(["hadm_id", "drg_code"]).rename_columns(["hadm_id", "code"]).drop_null()
+        return kept.sort_by([("hadm_id", "ascending"), ("code", "ascending")])
 
     def images(self) -> pa.Table:
         """AP films with their study's CheXpert labels (1, 0; uncertain and blank are null)."""
@@ -150,20 +163,20 @@ class MimicIV:
         metadata = folder.text("mimic-cxr-2.0.0-metadata", columns)
         labels = folder.text("mimic-cxr-2.0.0-chexpert", ("study_id", *FINDINGS))
         findings = ", ".join(
-            f"CASE WHEN TRY_CAST(\"{name}\" AS FLOAT) IN (0, 1) THEN TRY_CAST(\"{name}\" AS FLOAT) END"
+            f'CASE WHEN TRY_CAST("{name}" AS FLOAT) IN (0, 1) THEN TRY_CAST("{name}" AS FLOAT) END'
             for name in FINDINGS
         )
         # The time of a study lost its leading zeros: 93015.5 is 09:30:15.5.
+        clock = "lpad(split_part(StudyTime, '.', 1), 6, '0')"
+        part = "coalesce(nullif(split_part(StudyTime, '.', 2), ''), '0')"
         table = folder.query(
             f"""
-            WITH films AS (SELECT *, split_part(split_part(StudyTime, '.', 1), ' ', 1) AS clock
-                FROM {metadata} WHERE ViewPosition = 'AP'),
-            labels AS (SELECT TRY_CAST(study_id AS BIGINT) AS study, any_value([{findings}]) AS f
-                FROM {labels} GROUP BY study)
+            WITH films AS (SELECT * FROM {metadata} WHERE ViewPosition = 'AP'),
+            labels AS (SELECT TRY_CAST(study_id AS BIGINT) AS study, [{findings}] AS f FROM {labels})
             SELECT dicom_id AS image_id, TRY_CAST(study_id AS BIGINT) AS study_id,
                 TRY_CAST(subject_id AS BIGINT) AS subject_id,
-                TRY_CAST(try_strptime(StudyDate || lpad(clock, 6, '0'), '%Y%m%d%H%M%S')
-                    AS TIMESTAMP) AS time,
+                try_strptime(StudyDate || {clock} || '.' || {part}, '%Y%m%d%H%M%S.%f')
+                    ::TIMESTAMP AS time,
                 'files/p' || left(subject_id, 2) || '/p' || subject_id || '/s' || study_id
                     || '/' || dicom_id || '.jpg' AS path,
                 labels.f AS findings
@@ -172,9 +185,12 @@ class MimicIV:
             """,
             "mimic-cxr-2.0.0-metadata",
         )
-        timed = table.filter(pc.is_valid(table["time"]))
+        folder.check_key("films and their labels", "image_id", table)
+        known = pc.and_(pc.is_valid(table["study_id"]), pc.is_valid(table["subject_id"]))
+        timed = table.filter(pc.and_(known, pc.is_valid(table["time"])))
         if len(timed) < len(table):
-            self.dropped["films without a readable time"] += len(table) - len(timed)
+            reason = "films without a readable time, study or subject"
+            self.dropped[reason] += len(table) - len(timed)
         return timed
 
     def documents(self) -> Iterator[pa.RecordBatch]:
@@ -189,27 +205,25 @@ class MimicIV:
         times = "TRY_CAST(charttime AS TIMESTAMP) AS time"
         if self.note is not None:
             folder = self._folder(self.note, "note")
-            # Available at the admission's discharge, which the cohort knows: null here.
-            yield "discharge", (
-                f"SELECT note_id AS document_id, {ids}, 'discharge_summary' AS kind, {times},"
-                f" NULL::TIMESTAMP AS available_at, text FROM {folder.text('discharge', columns)}"
-            )
-            if folder.optional("radiology"):
-                yield "radiology", (
-                    f"SELECT note_id AS document_id, {ids}, 'radiology_report' AS kind, {times},"
-                    " greatest(TRY_CAST(storetime AS TIMESTAMP), TRY_CAST(charttime AS TIMESTAMP))"
-                    f" AS available_at, text FROM {folder.text('radiology', columns)}"
-                    " WHERE storetime <> ''"
-                )
+            if not any(folder.optional(name) for name in NOTES):
+                folder.find("discharge")
+            for name, (kind, available) in NOTES.items():
+                if folder.optional(name):
+                    yield (
+                        name,
+                        f"SELECT note_id AS document_id, {ids}, '{kind}' AS kind, {times},"
+                        f" {available} AS available_at, text FROM {folder.text(name, columns)}",
+                    )
         if self.ed is not None:
             folder = self._folder(self.ed, "ed")
             stays = folder.text("edstays", ("subject_id", "hadm_id", "stay_id", "intime"))
             triage = folder.text("triage", ("stay_id", "chiefcomplaint"))
-            yield "triage", (
+            yield (
+                "triage",
                 f"SELECT 'ED-' || stay_id AS document_id, {ids}, 'chief_complaint' AS kind,"
                 " TRY_CAST(intime AS TIMESTAMP) AS time, TRY_CAST(intime AS TIMESTAMP) AS"
                 " available_at, chiefcomplaint AS text"
-                f" FROM {stays} JOIN {triage} USING (stay_id) WHERE chiefcomplaint <> ''"
+                f" FROM {stays} JOIN {triage} USING (stay_id) WHERE chiefcomplaint <> ''",
             )
 
     def events(
@@ -223,7 +237,7 @@ class MimicIV:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE kept AS SELECT stay,"
             " stay_id::VARCHAR AS stay_id, subject_id::VARCHAR AS subject_id, intime, outtime,"
-            " los * 86400 AS length FROM cohort_stays"
+            " round(los * 86400, 3) AS length FROM cohort_stays"
         )
         wanted = {item for v in variables.variables.values() for item in v.items}
         items = ", ".join(f"'{item}'" for item in sorted(wanted))

@@ -5,7 +5,10 @@ becomes null, and is refused where it is a key.
 """
 
 import csv
+import errno
 import gzip
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
-from flexcare.errors import UserError, unknown
+from flexcare.errors import UserError, missing_column
 from flexcare.features.variables import VariableSet
 
 # What a source gives. Times are naive; `available_at` is when the hospital could see it.
@@ -38,6 +41,12 @@ DOCUMENTS = (
     "document_id VARCHAR, subject_id BIGINT, hadm_id BIGINT, kind VARCHAR, time TIMESTAMP,"
     " available_at TIMESTAMP, text VARCHAR"
 )
+# When a text that is there can be read as each type; a key has no decimals to be rounded away.
+READABLE = dict.fromkeys(
+    ("VARCHAR", "DOUBLE", "INT", "BOOLEAN", "DATE", "TIMESTAMP"),
+    'TRY_CAST("{c}" AS {kind}) IS NOT NULL',
+) | {"BIGINT": """regexp_full_match("{c}", '-?[0-9]+')"""}
+_PLAIN = (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 
 
 class Source(Protocol):
@@ -108,7 +117,7 @@ class RawFolder:
         header = _header(path)
         for column in columns:
             if column not in header:
-                raise unknown(f"column of {path.name}:", column, header)
+                raise missing_column(path.name, column, header)
         kinds = ", ".join(f"'{column}': 'VARCHAR'" for column in header)
         wanted = ", ".join(f'"{column}"' for column in columns)
         return (
@@ -121,12 +130,12 @@ class RawFolder:
 
         Args:
             columns: name -> DuckDB type.
-            key: a column whose values must be there and differ from row to row.
+            key: a column whose values must differ from row to row; every BIGINT must be there.
         """
         raw = self.query(f"SELECT * FROM {self.text(name, tuple(columns))}", name)
         casts = ", ".join(f'TRY_CAST("{c}" AS {kind}) AS "{c}"' for c, kind in columns.items())
         faults = ", ".join(
-            f"count(*) FILTER (\"{c}\" <> '' AND TRY_CAST(\"{c}\" AS {kind}) IS NULL)"
+            f"count(*) FILTER (\"{c}\" <> '' AND NOT ({READABLE[kind].format(c=c, kind=kind)}))"
             for c, kind in columns.items()
         )
         with self.connection.cursor() as cursor:
@@ -145,17 +154,23 @@ class RawFolder:
             if count:
                 self.dropped[f"{name}: {column} cannot be read, taken as missing"] += count
         if key is not None:
-            self._check_key(name, key, table)
+            for column in identifiers:
+                self._check_filled(name, column, table)
+            self.check_key(name, key, table)
         return table
 
-    def _check_key(self, name: str, key: str, table: pa.Table) -> None:
-        column = table[key]
-        if column.null_count:
+    def _check_filled(self, name: str, column: str, table: pa.Table) -> None:
+        if table[column].null_count:
             raise UserError(
-                f"{name}: rows without {key}",
-                found=f"{column.null_count} of {len(column)}",
+                f"{name}: rows without {column}",
+                found=f"{table[column].null_count} of {len(table)}",
                 expected="a value in every row",
+                do="Repair the file or download it again.",
             )
+
+    def check_key(self, name: str, key: str, table: pa.Table) -> None:
+        """Refuse a table in which two rows have the same key."""
+        column = table[key]
         repeated = len(column) - len(column.unique())
         if repeated:
             raise UserError(
@@ -180,21 +195,29 @@ class reading:  # noqa: N801 - used as a statement
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, duckdb.OutOfMemoryException):
-            raise UserError(
-                f"reading {self.name} ran out of memory or disk", found=_first_line(error)
-            ) from error
-        if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+        if isinstance(error, duckdb.Error):
+            if any(text in str(error) for text in ("No space left", "quota exceeded", "too large")):
+                raise OSError(errno.ENOSPC, "no space left for the temporary files") from None
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise UserError(
+                    f"reading {self.name} ran out of memory or disk",
+                    found=_first_line(error),
+                    expected="room for what does not fit into memory, beside the result",
+                    do="Free some memory or disk, or choose another place.",
+                ) from None
             raise UserError(
                 f"table {self.name} cannot be read to its end",
                 found=_first_line(error),
                 expected="a whole csv or csv.gz file",
                 do="Download it again and compare its checksum.",
-            ) from error
+            ) from None
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
+def _first_line(error: duckdb.Error) -> str:
+    """What is wrong and in which file, without the contents of the row."""
+    place = re.search(r"^  file = (.*)$", str(error), re.MULTILINE)
+    line = str(error).splitlines()[0] if isinstance(error, _PLAIN) else type(error).__name__
+    return f"{line}, {Path(place.group(1)).name}" if place else line
 
 
 def _quoted(path: Path) -> str:
@@ -204,16 +227,17 @@ def _quoted(path: Path) -> str:
 def _header(path: Path) -> list[str]:
     """Column names of a csv or csv.gz file."""
     try:
-        opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-        with opened as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        found = type(error).__name__ if isinstance(error, UnicodeDecodeError) else str(error)
         raise UserError(
             f"{path.name} cannot be read",
-            found=str(error),
+            found=found,
             expected="a whole csv or csv.gz file",
             do="Download it again and compare its checksum.",
         ) from error
     if not header:
         raise UserError(f"{path.name} is empty", expected="a line of column names, then rows")
-    return [column.lstrip("\ufeff") for column in header]
+    return header

@@ -4,8 +4,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from flexcare.config import Section, check, read_toml
-from flexcare.errors import UserError, unknown
+from flexcare.errors import UserError, missing_column, unknown
 from flexcare.schema import Kind
 
 STANDARD = (
@@ -84,8 +87,6 @@ def load_tasks(names: str | None) -> list[Task]:
 
 def _of_labels(path: Path) -> Task:
     """The task that a MEDS label file poses; its kind by the first value column that is filled."""
-    import pyarrow.parquet as pq
-
     kinds: dict[str, Literal["binary", "multiclass"]] = {
         "boolean_value": "binary",
         "integer_value": "multiclass",
@@ -93,10 +94,23 @@ def _of_labels(path: Path) -> Task:
     }
     if not path.is_file():
         raise UserError(f"no file {path}", expected="a MEDS label file (parquet)")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(
+            f"{path.name} cannot be read",
+            found="no Parquet file, or a damaged one",
+            expected="a MEDS label file (parquet)",
+        ) from None
     for column in ("subject_id", "prediction_time"):
         if column not in table.column_names:
-            raise unknown(f"column of {path.name}:", column, table.column_names)
+            raise missing_column(path.name, column, table.column_names)
+    if not pa.types.is_integer(table["subject_id"].type):
+        raise UserError(
+            f"{path.name}: subject_id is no whole number",
+            found=str(table["subject_id"].type),
+            expected="int64 (MEDS)",
+        )
     for column, kind in kinds.items():
         if column in table.column_names and table[column].null_count < len(table):
             return Task(

@@ -1,4 +1,7 @@
-"""What a run needs to go on as if it had never stopped: parameters, Adam's moments, its place."""
+"""What a run needs to go on as if it had never stopped: parameters, Adam's moments, its place.
+
+One file, replaced in one step, so that a run that is killed while writing keeps the last one.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from flexcare.errors import UserError
-from flexcare.files import read_json, whole, write_json
+from flexcare.files import whole
 from flexcare.schema import check_version
 
 CHECKPOINT_VERSION = 1
+WEIGHTS, MOMENTS = "weights/", "moments/"  # what the names of tensors begin with
 
 
 @dataclass
@@ -25,8 +29,10 @@ class Progress:
         epoch, step: next step to take, within its epoch; total: steps taken so far.
         rates: learning rate by task.
         best_losses: lowest tuning loss by task.
-        best: highest mean of the primary metrics, and its epoch (-1: none yet).
+        best: highest mean of the primary metrics so far; best_epoch: its epoch (-1: none yet).
+        task_bests: highest primary metric by task; improved: tasks for which the last epoch was it.
         sums, counts: of the losses of this epoch so far.
+        lines: what each epoch did, as metrics.jsonl has it.
     """
 
     epoch: int = 0
@@ -34,31 +40,30 @@ class Progress:
     total: int = 0
     rates: dict[str, float] = field(default_factory=dict)
     best_losses: dict[str, float] = field(default_factory=dict)
-    best: float = float("-inf")
+    best: float | None = None
     best_epoch: int = -1
     task_bests: dict[str, float] = field(default_factory=dict)
+    improved: list[str] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Write a checkpoint folder, whole or not at all; the last one is replaced."""
+    """Write a checkpoint, whole or not at all; the last one is replaced."""
     names = [name for name, _ in model.named_parameters()]
-    state = optimizer.state_dict()["state"]
-    moments = {
-        f"{names[number]}/{key}": value.detach().cpu().contiguous()
-        for number, values in state.items()
-        for key, value in values.items()
-    }
-    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    table = asdict(progress) | {"best": None if progress.best_epoch < 0 else progress.best}
-    with whole(path) as folder:
-        folder.mkdir()
-        save_file(weights, folder / "weights.safetensors")
-        save_file(moments, folder / "optimizer.safetensors")
-        write_json(folder / "progress.json", {"version": CHECKPOINT_VERSION, "progress": table})
+    tensors = {WEIGHTS + name: value for name, value in model.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"{MOMENTS}{names[number]}/{key}": value for key, value in moments.items()}
+    about = {"version": CHECKPOINT_VERSION, "progress": asdict(progress)}
+    with whole(path) as temporary:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            temporary,
+            {"about": json.dumps(about, allow_nan=False)},
+        )
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
@@ -67,35 +72,46 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         UserError: no checkpoint, a damaged one, or of another model.
     """
-    found: dict[str, Any] = read_json(path / "progress.json", "a checkpoint of `flexcare train`")
-    check_version(found.get("version"), CHECKPOINT_VERSION, f"checkpoint {path}")
     try:
-        model.load_state_dict(load_file(path / "weights.safetensors"))
-        moments = load_file(path / "optimizer.safetensors")
-    except (OSError, RuntimeError, SafetensorError) as error:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be resumed from",
+            found=str(error).splitlines()[0],
+            expected="a checkpoint of `flexcare train`",
+            do="Start a new run.",
+        ) from error
+    check_version(about["version"], CHECKPOINT_VERSION, f"checkpoint {path}")
+    _fill(path, tensors, model, optimizer)
+    return Progress(**about["progress"])
+
+
+def _fill(
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Weights into the model, moments into the optimizer."""
+    numbers = {name: number for number, (name, _) in enumerate(model.named_parameters())}
+    weights: dict[str, torch.Tensor] = {}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(WEIGHTS):
+            weights[name.removeprefix(WEIGHTS)] = value
+        else:
+            parameter, key = name.removeprefix(MOMENTS).rsplit("/", 1)
+            state.setdefault(numbers.get(parameter, -1), {})[key] = value
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
         raise UserError(
             f"checkpoint {path} does not fit this run",
-            found=str(error).splitlines()[0],
+            found=str(error).splitlines()[-1].strip(),
             expected="the checkpoint of the same store, tasks and model settings",
-            do="Start a new run, or resume with the settings it was started with.",
+            do="Start a new run, or resume with the store it was started with.",
         ) from error
-    numbers = {name: number for number, (name, _) in enumerate(model.named_parameters())}
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in moments.items():
-        name, part = key.rsplit("/", 1)
-        state.setdefault(numbers[name], {})[part] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    table = found["progress"]
-    if table["best"] is None:
-        table["best"] = float("-inf")
-    return Progress(**table)
-
-
-def cut_lines(path: Path, epoch: int) -> None:
-    """Drop the metrics lines of epochs that will be run again."""
-    if path.exists():
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
-        with whole(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))

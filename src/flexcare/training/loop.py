@@ -1,6 +1,7 @@
 """The one training loop: step after step, each with one task or with many (SPEC 7)."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from flexcare.batch import Batch
 from flexcare.config import Config
@@ -17,13 +19,12 @@ from flexcare.errors import UserError
 from flexcare.evaluation.metrics import Undefined, measure_arrays
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.models.flexcare import FlexCare
+from flexcare.processes import add_gradients, anyone, total
 from flexcare.schema import TaskInfo
 from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.training.checkpoint import Progress
 from flexcare.training.objectives import objective, task_loss
 from flexcare.training.schedules import Plan, Step
-
-Measured = dict[str, dict[str, float]]
 
 
 @dataclass
@@ -31,9 +32,9 @@ class Hooks:
     """What the run does at the loop's events; the loop itself writes nothing."""
 
     step: Callable[[Progress, int], None]  # after a step: progress, steps of this epoch
-    epoch: Callable[[dict[str, Any]], None]  # after an epoch: one line of metrics
-    better: Callable[[str], None]  # "mean" or a task: its best so far
     checkpoint: Callable[[Progress], None]
+    epoch: Callable[[Progress], None]  # after the checkpoint that ends an epoch
+    stop: Callable[[], bool]  # whether to end after this step
 
 
 class Loop:
@@ -49,28 +50,28 @@ class Loop:
         model: FlexCare,
         loader: Loader,
         plan: Plan,
-        tuning: dict[str, np.ndarray[Any, np.dtype[np.int64]]],
+        tuning: dict[str, NDArray[np.int64]],
         config: Config,
-        hooks: Hooks,
     ) -> None:
         self.fabric, self.loader, self.plan, self.tuning = fabric, loader, plan, tuning
-        self.config, self.hooks = config, hooks
-        self.model = model
+        self.model, self.config = model, config
         self.infos: dict[str, TaskInfo] = {info.name: info for info in model.tasks}
         optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
-        self.progress = Progress(rates={task: config.training.learning_rate for task in plan.rows})
+        self.progress = Progress(rates=dict.fromkeys(plan.rows, config.training.learning_rate))
         self.saved_at = time.monotonic()
 
-    def run(self) -> Progress:
-        """Train to the last epoch, or until patience is at its end."""
-        training = self.config.training
-        while self.progress.epoch < training.epochs:
+    def run(self, hooks: Hooks) -> None:
+        """Train to the last epoch, or until patience is at its end.
+
+        Raises:
+            UserError: the training diverged.
+            KeyboardInterrupt: after a checkpoint, because `hooks.stop` said so.
+        """
+        self.hooks = hooks
+        while self.progress.epoch < self.config.training.epochs and not self._out_of_patience():
             self._epoch()
-            if self._out_of_patience():
-                break
-        return self.progress
 
     def _out_of_patience(self) -> bool:
         patience = self.config.training.patience
@@ -85,26 +86,36 @@ class Loop:
         self.model.train()
         for step, batch in prefetch(self._batches(steps[progress.step :])):
             self._step(step, batch)
-            progress.step += 1
-            progress.total += 1
+            progress.step, progress.total = progress.step + 1, progress.total + 1
             self.hooks.step(progress, len(steps))
-            if progress.step < len(steps) and self._due():
-                self._save()
+            self._pause()
         line = self._line(started)
-        improved = self._judge(line)
+        self._judge(line)
+        progress.lines.append(line)
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.counts = {}, {}
-        for name in improved:
-            self.hooks.better(name)
-        self.hooks.epoch(line)
+        # First what can be resumed from: what is shown follows from it, and can be shown again.
         self._save()
+        self.hooks.epoch(progress)
 
     def _batches(self, steps: list[Step]) -> Iterator[tuple[Step, Batch]]:
         """This process's share of each step."""
-        world, rank = self.fabric.world_size, self.fabric.global_rank
         for step in steps:
-            rows = np.array_split(step.rows, world)[rank]
-            yield step, self.loader.batch(rows, step.tasks)
+            rows = np.array_split(step.rows, self.fabric.world_size)[self.fabric.global_rank]
+            yield step, self.loader.batch(rows, step.tasks) if len(rows) else self._nobody(step)
+
+    def _nobody(self, step: Step) -> Batch:
+        """The share of a process where there are fewer rows than processes.
+
+        One row of which nothing is known and nothing can be learned: it counts in no sum.
+        """
+        labels = {task: torch.zeros(1, self._width(task)) for task in step.tasks}
+        masks = {task: value.bool() for task, value in labels.items()}
+        return Batch(1, {}, step.tasks, labels, masks)
+
+    def _width(self, task: str) -> int:
+        """Labels of a sample."""
+        return 1 if self.infos[task].kind == "multiclass" else self.infos[task].outputs
 
     def _step(self, step: Step, batch: Batch) -> None:
         """One update. What is random in it depends on seed, step and process alone."""
@@ -114,34 +125,39 @@ class Loop:
         warm = min(1.0, (progress.total + 1) / (training.warmup_steps + 1))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * warm
-        on_device = batch.to(self.fabric.device)
-        parts = objective(
-            self.wrapped(on_device), on_device, self.model.tasks, self.config.objective
-        )
-        if not torch.isfinite(parts["total"]):
-            raise UserError(
-                f"training diverged at step {progress.total + 1}",
-                found="a loss that is no finite number",
-                expected="a falling loss",
-                do="Lower training.learning_rate, or set training.clip = 1.0.",
-            )
+        batch = batch.to(self.fabric.device)
+        parts = objective(self.wrapped(batch), batch, self.model.tasks, self.config.objective)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(parts["total"])
-        if training.clip is not None:
-            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=training.clip)
+        add_gradients(self.model.parameters())
+        norm = self.fabric.clip_gradients(
+            self.wrapped,
+            self.optimizer,
+            max_norm=training.clip or math.inf,
+            error_if_nonfinite=False,
+        )
+        assert norm is not None
+        self._refuse_divergence(parts["total"] + norm)
         self.optimizer.step()
         for name, value in parts.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value.detach())
             progress.counts[name] = progress.counts.get(name, 0) + 1
+
+    def _refuse_divergence(self, value: Tensor) -> None:
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"training diverged after {self.progress.total} steps",
+                found="a loss, a gradient or an answer that is no finite number",
+                expected="a falling loss",
+                do="Lower training.learning_rate, or set training.clip = 1.0.",
+            )
 
     def _line(self, started: float) -> dict[str, Any]:
         """What this epoch did, as one line of metrics.jsonl."""
         progress = self.progress
         means = {name: progress.sums[name] / progress.counts[name] for name in progress.sums}
         tuning = {task: self._look(task) for task in self.plan.rows}
-        primary = [
-            tuning[task]["primary"] for task in tuning if tuning[task]["primary"] is not None
-        ]
+        primary = [seen["primary"] for seen in tuning.values() if seen["primary"] is not None]
         return {
             "epoch": progress.epoch,
             "step": progress.total,
@@ -152,56 +168,64 @@ class Loop:
             "wall_s": round(time.monotonic() - started, 3),
         }
 
-    def _look(self, task: str) -> dict[str, float | None]:
-        """Loss and primary metric of a task on its tuning samples; None where undefined."""
-        rows, info = self.tuning[task], self.infos[task]
-        if not len(rows):
-            return {"loss": None, "primary": None}
-        total = count = 0.0
-        labels, masks, answers = [], [], []
-        for _, batch, output in outputs_of(self.model, self.loader, rows, task):
-            logits, label = output.logits[task].float(), batch.labels[task]
-            mask = batch.label_masks[task]
-            known = float(mask.sum())
-            total += float(task_loss(info, logits, label, mask)) * known
-            count += known
-            labels.append(label.cpu().numpy())
-            masks.append(mask.cpu().numpy())
-            answers.append(probabilities(info, logits).cpu().numpy())
-        arrays = (np.concatenate(parts) for parts in (labels, masks, answers))
+    def _look(self, task: str) -> dict[str, Any]:
+        """Loss and primary metric on a task's tuning samples; None and why where undefined."""
+        info = self.infos[task]
+        logits, labels, mask = self._answers(task)
+        self._refuse_divergence(logits)
+        with torch.no_grad():
+            loss = float(task_loss(info, logits, labels, mask)) if mask.any() else None
+        shares = (x.cpu().numpy() for x in (labels, mask, probabilities(info, logits)))
         try:
-            primary: float | None = measure_arrays(info.metric, info.kind, *arrays)
-        except Undefined:
-            primary = None
-        return {"loss": total / count if count else None, "primary": primary}
+            return {"loss": loss, "primary": measure_arrays(info.metric, info.kind, *shares)}
+        except Undefined as why:
+            return {"loss": loss, "primary": None, "reason": str(why)}
 
-    def _judge(self, line: dict[str, Any]) -> list[str]:
-        """Halve rates that earn nothing; name what is better than ever."""
-        progress, training = self.progress, self.config.training
-        improved = []
+    def _answers(self, task: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels and label masks of a task's tuning samples; each process asks a share."""
+        rows, widths = self.tuning[task], [self.infos[task].outputs] + 2 * [self._width(task)]
+        own = np.arange(self.fabric.global_rank, len(rows), self.fabric.world_size)
+        shape = (len(rows), sum(widths))
+        seen = torch.zeros(shape, dtype=torch.float32, device=self.fabric.device)
+        for places, batch, output in outputs_of(self.model, self.loader, rows[own], task):
+            known = (output.logits[task], batch.labels[task], batch.label_masks[task])
+            seen[own[places]] = torch.cat([part.float() for part in known], 1)
+        logits, labels, mask = torch.split(total(seen), widths, 1)
+        return logits, labels, mask > 0
+
+    def _judge(self, line: dict[str, Any]) -> None:
+        """Halve rates that earn nothing; note what is better than ever."""
+        progress = self.progress
+        progress.improved = []
         for task, seen in line["tuning"].items():
             if seen["loss"] is not None:
-                if seen["loss"] < progress.best_losses.get(task, float("inf")):
+                if seen["loss"] < progress.best_losses.get(task, math.inf):
                     progress.best_losses[task] = seen["loss"]
-                elif training.halve_on_plateau:
+                elif self.config.training.halve_on_plateau:
                     progress.rates[task] /= 2
-            if seen["primary"] is not None and seen["primary"] > progress.task_bests.get(task, -2):
+            if _better(seen["primary"], progress.task_bests.get(task)):
                 progress.task_bests[task] = seen["primary"]
-                improved.append(task)
-        # Without a tuning metric (a task of one class, say) the last model is the best known.
-        if line["mean"] is None or line["mean"] > progress.best:
-            progress.best = progress.best if line["mean"] is None else line["mean"]
-            progress.best_epoch = progress.epoch
-            improved.append("mean")
-        return improved
+                progress.improved.append(task)
+        # Without a tuning metric (of tasks with one answer, say) the last model is the best known.
+        if line["mean"] is None or _better(line["mean"], progress.best):
+            progress.best, progress.best_epoch = line["mean"], progress.epoch
 
-    def _due(self) -> bool:
+    def _pause(self) -> None:
+        """Between two steps: a checkpoint if one is due; the end if somebody asks for it."""
+        stop = anyone(self.hooks.stop(), self.fabric.device)
         minutes = self.config.training.checkpoint_minutes
-        return self.fabric.world_size == 1 and time.monotonic() - self.saved_at >= 60 * minutes
+        if stop or time.monotonic() - self.saved_at >= 60 * minutes:
+            self._save()
+        if stop:
+            raise KeyboardInterrupt
 
     def _save(self) -> None:
         self.hooks.checkpoint(self.progress)
         self.saved_at = time.monotonic()
+
+
+def _better(value: float | None, best: float | None) -> bool:
+    return value is not None and (best is None or value > best)
 
 
 def _seed(*parts: int) -> int:

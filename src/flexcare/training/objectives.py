@@ -10,6 +10,7 @@ from flexcare.batch import Batch
 from flexcare.config import ObjectiveConfig
 from flexcare.errors import unknown
 from flexcare.models.flexcare import Output
+from flexcare.processes import mean
 from flexcare.schema import TaskInfo
 
 TINY = 1e-8
@@ -63,7 +64,7 @@ def task_loss(info: TaskInfo, logits: Tensor, labels: Tensor, mask: Tensor) -> T
         mask: the same shape, bool; what `labels` holds where it is False has no influence.
     """
     losses = LOSSES[info.kind](logits, torch.where(mask, labels, 0))
-    return torch.where(mask, losses, 0).sum() / mask.sum().clamp(min=1)
+    return mean(torch.where(mask, losses, 0).sum(), mask.sum())
 
 
 def _yes_or_no(logits: Tensor, labels: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def decorrelation(combined: Tensor, present: Tensor, how: str) -> Tensor:
     pairs = present[..., None] & present[..., None, :] & other
     count = pairs.sum((-1, -2))
     of_sample = torch.where(pairs, between, 0).square().sum((-1, -2)) / count.clamp(min=1)
-    return of_sample.sum() / (count > 0).sum().clamp(min=1)
+    return mean(of_sample.sum(), (count > 0).sum())
 
 
 # From centred z (..., S, D) to vectors whose products are the entries.

@@ -1,42 +1,28 @@
-"""Puts the right half together: store -> run folder.
+"""Puts the right half together: store -> run folder."""
 
-config.json       every setting, resolved        metrics.jsonl   one line an epoch
-checkpoint/       to resume                      bundle/         the best model, to predict
-task_bests/TASK/  the best model of each task, if asked for
-"""
-
-import importlib.metadata
-import json
+import importlib.resources
 import os
-import platform
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
-from flexcare.config import Config, check
+from flexcare.config import Config, check, read_toml
 from flexcare.errors import UserError, unknown
-from flexcare.files import read_json, refuse_existing, write_json
+from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
-from flexcare.serving.bundle import save_bundle
 from flexcare.store import Store
-from flexcare.training.checkpoint import cut_lines, load_checkpoint, save_checkpoint
-from flexcare.training.checkpoint import Progress as Place
-from flexcare.training.loop import Hooks, Loop
-from flexcare.training.schedules import Plan, one_hour
-
-Rows = NDArray[np.int64]
+from flexcare.training.checkpoint import load_checkpoint
+from flexcare.training.folder import CHECKPOINT, RunFolder
+from flexcare.training.loop import Loop
+from flexcare.training.objectives import task_weights
+from flexcare.training.schedules import Plan, Rows, one_hour
 
 
 def train(
@@ -52,22 +38,26 @@ def train(
     Args:
         store: a folder that `prepare` wrote.
         out: the run folder; with `resume`, one that stands there.
-        settings: what differs from the defaults and the store's preset (config.Config).
+        settings: what differs from the defaults and the store's preset (config.Config); with
+            `resume`, nothing but training.epochs.
         resume: go on from the last checkpoint, with the run's own settings.
 
     Returns:
         The path of the run.
 
     Raises:
-        UserError: bad input; nothing is left at `out` if training never began.
+        UserError: bad input (nothing is left at `out` if training never began), or the training
+            diverged.
+        KeyboardInterrupt: ctrl-C or SIGTERM, after a checkpoint.
     """
     out, opened = Path(out), Store(Path(store))
     if resume:
-        config = check(Config, _run_config(out)["config"], f"{out / 'config.json'}")
+        config = _resumed(out, opened, settings or {})
     else:
         refuse_existing(out)
-        config = check(Config, settings or {}, "the settings of train")
-    config = _resolved(config, opened)
+        config = _resolved(opened, settings or {})
+    rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
+    _refuse_empty(rows)
     fabric = _fabric(config)
     torch.manual_seed(config.training.seed)
     model = FlexCare(
@@ -75,25 +65,36 @@ def train(
         [opened.modalities[name] for name in config.modalities or ()],
         [opened.tasks[name] for name in config.tasks or ()],
     )
-    rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
-    _refuse_empty(rows)
-    plan = Plan(opened, rows, config.training, fabric.world_size)
+    task_weights(model.tasks, config.objective)
+    plan = Plan(opened, rows, config.training)
     tuning = {task: _tuning_rows(opened, task, config.training.seed) for task in rows}
-    loader = Loader(opened, opened.manifest["scaling"], config.modalities)
-    run = _Run(out, opened, config, fabric, model, quiet)
-    loop = Loop(fabric, model, loader, plan, tuning, config, run.hooks())
-    run.loop = loop
+    caps = (config.model.max_bins, config.model.max_pieces)
+    loader = Loader(opened, opened.manifest["scaling"], config.modalities, *caps)
+    loop = Loop(fabric, model, loader, plan, tuning, config)
     if resume:
-        loop.progress = load_checkpoint(out / "checkpoint", model, loop.optimizer)
-    if fabric.is_global_zero:
-        run.begin(loop.progress)
-    with run.shown(len(plan.epoch(0))):
-        loop.run()
+        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer)
+    folder = RunFolder(out, opened, loop, quiet)
+    with folder.shown():
+        loop.run(folder.hooks())
     return out
 
 
-def _resolved(config: Config, store: Store) -> Config:
-    """The configuration with the store's tasks and modalities named."""
+def _preset(store: Store) -> dict[str, Any]:
+    """What the store's preset says about training."""
+    path = importlib.resources.files("flexcare.presets") / f"{store.manifest['preset']}.toml"
+    training: dict[str, Any] = read_toml(Path(str(path))).get("training", {})
+    return training
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which `above` wins, table by table."""
+    tables = {k for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | {key: _over(below[key], above[key]) for key in tables}
+
+
+def _resolved(store: Store, settings: dict[str, Any]) -> Config:
+    """The configuration of a new run, with the store's tasks and modalities named."""
+    config = check(Config, _over(_preset(store), settings), "the settings of train")
     for kind, asked, there in (
         ("task", config.tasks, store.tasks),
         ("modality", config.modalities, store.modalities),
@@ -104,6 +105,31 @@ def _resolved(config: Config, store: Store) -> Config:
     tasks = config.tasks or tuple(name for name in store.tasks if len(store.rows(name, "train")))
     modalities = config.modalities or tuple(store.modalities)
     return config.model_copy(update={"tasks": tasks, "modalities": modalities})
+
+
+def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:
+    """The configuration of the run at `out`, perhaps with more epochs."""
+    found = read_json(out / "config.json", "a run that `flexcare train` wrote")
+    if not isinstance(found, dict) or found.get("artefact") != "run":
+        raise UserError(f"{out} is not a run", expected="a folder that `flexcare train` wrote")
+    if found["store_content"] != store.manifest["content"]["samples.parquet"]:
+        raise UserError(
+            f"run {out} was not trained on store {store.path}",
+            found="other samples",
+            expected=f"the store that was at {found['store']}",
+            do="Resume with that store, or start a new run.",
+        )
+    check(Config, settings, "the settings of train")
+    others = [key for key in settings if key != "training"]
+    others += [f"training.{key}" for key in settings.get("training", {}) if key != "epochs"]
+    if others:
+        raise UserError(
+            "a run is resumed with the settings it was started with",
+            found=", ".join(others),
+            expected="no setting but training.epochs",
+            do="Leave these out, or start a new run with another --out.",
+        )
+    return check(Config, _over(found["config"], settings), f"{out / 'config.json'}")
 
 
 def _refuse_empty(rows: dict[str, Rows]) -> None:
@@ -117,25 +143,32 @@ def _refuse_empty(rows: dict[str, Rows]) -> None:
         )
 
 
+class _Together(DDPStrategy):
+    """Processes whose gradients the loop adds up (flexcare.processes).
+
+    The wrapper that this strategy would put around the model averages gradients, and has to guess
+    what a step leaves out.
+    """
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        return module
+
+
 def _fabric(config: Config) -> Fabric:
-    """One process, or those that torchrun started."""
+    """This process alone, or those that torchrun started."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        fabric = Fabric(accelerator="auto", devices=1, precision=config.training.precision)
-    else:
-        strategy = DDPStrategy(
-            find_unused_parameters=True,
-            process_group_backend="nccl" if torch.cuda.is_available() else "gloo",
-        )
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        fabric = Fabric(
-            accelerator="auto",
-            devices=devices,
-            num_nodes=world // devices,
-            strategy=strategy,
-            precision=config.training.precision,
-        )
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    fabric = Fabric(
+        accelerator="auto",
+        devices=here,
+        num_nodes=world // here,
+        strategy=_Together() if world > 1 else "auto",
+        # Named, or Fabric would look around for a cluster's job and warn of how it was started.
+        plugins=TorchElasticEnvironment() if world > 1 else LightningEnvironment(),
+        precision=config.training.precision,
+    )
     fabric.launch()
+    fabric.barrier()  # all have looked at the place for the run before the first one writes there
     return fabric
 
 
@@ -143,123 +176,3 @@ def _tuning_rows(store: Store, task: str, seed: int) -> Rows:
     """Tuning samples; of an hourly task one hour a stay, the same in every epoch and run."""
     rows = store.rows(task, "tuning")
     return one_hour(store, rows, seed, -1) if store.tasks[task].hourly and len(rows) else rows
-
-
-class _Run:
-    """The run folder and what is shown while training; only the first process writes."""
-
-    loop: Loop
-
-    def __init__(
-        self, out: Path, store: Store, config: Config, fabric: Fabric, model: FlexCare, quiet: bool
-    ) -> None:
-        self.out, self.store, self.config, self.fabric = out, store, config, fabric
-        self.model, self.started = model, time.monotonic()
-        self.console = Console(stderr=True, quiet=quiet or not fabric.is_global_zero)
-        self.bar: tuple[Progress, Any] | None = None
-        self.board: Any = None
-
-    def hooks(self) -> Hooks:
-        """Nothing is written by the other processes."""
-        if self.fabric.is_global_zero:
-            return Hooks(self.step, self.epoch, self.better, self.checkpoint)
-        return Hooks(lambda p, n: None, lambda line: None, lambda name: None, lambda p: None)
-
-    def begin(self, place: Place) -> None:
-        """Write the configuration, or make room for the epochs that will be run again."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        cut_lines(self.out / "metrics.jsonl", place.epoch)
-        write_json(
-            self.out / "config.json",
-            {
-                "artefact": "run",
-                "store": str(self.store.path.resolve()),
-                "store_content": self.store.manifest["content"]["samples.parquet"],
-                "config": self.config.model_dump(mode="json"),
-                "versions": versions(),
-                "processes": self.fabric.world_size,
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-            },
-        )
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(self.out / "tensorboard"))  # type: ignore[no-untyped-call]
-        except ImportError:
-            self.board = None  # an extra
-
-    @contextmanager
-    def shown(self, steps: int) -> Iterator[None]:
-        """A bar with the time left; on ctrl-C a checkpoint is kept."""
-        total = steps * self.config.training.epochs
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f} %"),
-        )
-        with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
-            self.bar = (bar, bar.add_task("training", total=total))
-            try:
-                yield
-            except KeyboardInterrupt:
-                if self.fabric.is_global_zero and self.fabric.world_size == 1:
-                    self.checkpoint(self.loop.progress)
-                    self.console.print(f"stopped; go on with --resume --out {self.out}")
-                raise
-            finally:
-                if self.board is not None:
-                    self.board.close()
-
-    def step(self, place: Place, steps: int) -> None:
-        if self.bar:
-            bar, task = self.bar
-            done = place.epoch * steps + place.step
-            bar.update(task, completed=done, total=steps * self.config.training.epochs)
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, one line on the screen."""
-        with (self.out / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        shown = "  ".join(
-            f"{task} {seen['primary']:.3f}"
-            for task, seen in line["tuning"].items()
-            if seen["primary"] is not None
-        )
-        self.console.print(f"epoch {line['epoch'] + 1}: {shown}", highlight=False)
-        if self.board is not None:
-            for name, value in line["train"].items():
-                self.board.add_scalar(f"train/{name}", value, line["step"])
-            for task, seen in line["tuning"].items():
-                for name, value in seen.items():
-                    if value is not None:
-                        self.board.add_scalar(f"tuning/{task}/{name}", value, line["step"])
-
-    def better(self, name: str) -> None:
-        """Keep the best model of all, and those of each task if asked for."""
-        place = self.out / "bundle" if name == "mean" else self.out / "task_bests" / name
-        if name == "mean" or self.config.training.keep_task_bests:
-            manifest = self.store.manifest
-            provenance = {
-                "epoch": self.loop.progress.epoch,
-                "best_of": name,
-                "store": {k: manifest[k] for k in ("source", "preset", "settings", "source_files")},
-                "config": self.config.model_dump(mode="json"),
-                "versions": versions(),
-            }
-            save_bundle(place, self.model, manifest["scaling"], provenance)
-
-    def checkpoint(self, place: Place) -> None:
-        save_checkpoint(self.out / "checkpoint", self.model, self.loop.optimizer, place)
-
-
-def _run_config(out: Path) -> dict[str, Any]:
-    """config.json of a run folder."""
-    found: dict[str, Any] = read_json(out / "config.json", "a run that `flexcare train` wrote")
-    return found
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of this run depend on."""
-    packages = ("flexcare", "torch", "numpy", "lightning-fabric")
-    out = {name: importlib.metadata.version(name) for name in packages}
-    return out | {"python": sys.version.split()[0], "machine": platform.machine()}

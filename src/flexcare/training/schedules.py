@@ -3,8 +3,10 @@
 Asynchronous training is a step with one task, parallel training a step with many.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +32,10 @@ class Pool:
     """Training samples by task; hourly tasks have one hour a stay, drawn for this epoch."""
 
     rows: dict[str, Rows]
-    moments: Rows  # for every sample row: number of its patient and time, for parallel steps
     batch: int
     temperature: float
     generator: np.random.Generator
+    moments: Callable[[], Rows]  # for every sample row: the number of its patient and time
 
     def batches(self, task: str) -> Iterator[Step]:
         """One pass over a task's samples, shuffled."""
@@ -87,14 +89,27 @@ def parallel(pool: Pool) -> Iterator[Step]:
     """Patients at a time, each asked every task it has at that time, shuffled."""
     names = tuple(pool.rows)
     every = np.concatenate(list(pool.rows.values()))
-    moments, place = np.unique(pool.moments[every], return_inverse=True)
-    table = np.full((len(moments), len(names)), -1)
-    table[place, np.repeat(np.arange(len(names)), [len(r) for r in pool.rows.values()])] = every
+    task = np.repeat(np.arange(len(names)), [len(rows) for rows in pool.rows.values()])
+    moment = pool.moments()[every]
+    again = _repeats(moment * len(names) + task)  # the same task asked twice: another row
+    patients, place = np.unique(moment * (again.max() + 1) + again, return_inverse=True)
+    table = np.full((len(patients), len(names)), -1)
+    table[place, task] = every
     order = pool.generator.permutation(len(table))
     for first in range(0, len(order), pool.batch):
         rows = table[order[first : first + pool.batch]]
-        asked = (rows >= 0).any(0)
-        yield Step(tuple(n for n, a in zip(names, asked, strict=True) if a), rows[:, asked])
+        asked = np.flatnonzero(np.any(rows >= 0, axis=0))
+        yield Step(tuple(names[column] for column in asked), rows[:, asked])
+
+
+def _repeats(values: Rows) -> Rows:
+    """For each value, how many equal ones stand before it."""
+    order = np.argsort(values, kind="stable")
+    number = np.arange(len(values))
+    new = np.diff(values[order], prepend=values[order[:1]] - 1) != 0
+    out = np.empty(len(values), np.int64)
+    out[order] = number - np.maximum.accumulate(np.where(new, number, 0))
+    return out
 
 
 SCHEDULES: dict[str, Callable[[Pool], Iterator[Step]]] = {
@@ -107,28 +122,33 @@ class Plan:
 
     Args:
         rows: training sample rows by task, in the order of the tasks.
-        world: number of processes; a step needs a row for each, smaller ones are left out.
     """
 
-    def __init__(
-        self, store: Store, rows: dict[str, Rows], config: TrainingConfig, world: int = 1
-    ) -> None:
-        self.store, self.rows, self.config, self.world = store, rows, config, world
-        self.moments = moments_of(store.samples) if config.schedule == "parallel" else np.zeros(0)
+    def __init__(self, store: Store, rows: dict[str, Rows], config: TrainingConfig) -> None:
+        self.store, self.rows, self.config = store, rows, config
+        self.moments = cache(partial(moments_of, store.samples))  # for parallel steps only
 
     def epoch(self, number: int) -> list[Step]:
         """The steps of one epoch (from 0)."""
-        seed = self.config.seed
-        generator = np.random.default_rng([seed, number])
+        return list(SCHEDULES[self.config.schedule](self._pool(number)))
+
+    def passes(self) -> dict[str, float]:
+        """How often the first epoch goes through the samples of each task."""
+        asked = Counter[str]()
+        for step in self.epoch(0):
+            asked.update(dict(zip(step.tasks, (step.rows >= 0).sum(0).tolist(), strict=True)))
+        return {task: asked[task] / len(rows) for task, rows in self._pool(0).rows.items()}
+
+    def _pool(self, number: int) -> Pool:
+        config = self.config
         drawn = {
-            task: one_hour(self.store, rows, seed, number)
+            task: one_hour(self.store, rows, config.seed, number)
             if self.store.tasks[task].hourly
             else rows
             for task, rows in self.rows.items()
         }
-        pool = Pool(drawn, self.moments, self.config.batch_size, self.config.temperature, generator)
-        steps = SCHEDULES[self.config.schedule](pool)
-        return [step for step in steps if len(step.rows) >= self.world]
+        generator = np.random.default_rng([config.seed, number])
+        return Pool(drawn, config.batch_size, config.temperature, generator, self.moments)
 
 
 def one_hour(store: Store, rows: Rows, seed: int, epoch: int) -> Rows:
@@ -146,8 +166,22 @@ def one_hour(store: Store, rows: Rows, seed: int, epoch: int) -> Rows:
 def moments_of(samples: pa.Table) -> Rows:
     """For each sample the number of its patient and time: equal where the evidence is equal."""
     names = ["subject_id", "stay_id", "prediction_time", "film_row", "series_hours", "has_series"]
-    columns = [samples[name].combine_chunks() for name in names]
-    texts = pa.array([str(rows) for rows in samples["text_rows"].to_pylist()])
-    codes = [c.dictionary_encode().indices.fill_null(-1).to_numpy() for c in [*columns, texts]]
-    _, place = np.unique(np.stack(codes), axis=1, return_inverse=True)
-    return place.reshape(-1).astype(np.int64)
+    columns = [samples[name].combine_chunks() for name in names] + [_lists_as_bytes(samples)]
+    codes = [c.dictionary_encode().indices.fill_null(-1).to_numpy() for c in columns]
+    order = np.lexsort(codes)
+    new = np.zeros(len(order), bool)
+    for column in codes:
+        new[1:] |= np.diff(column[order]) != 0
+    out = np.empty(len(order), np.int64)
+    out[order] = np.cumsum(new)
+    return out
+
+
+def _lists_as_bytes(samples: pa.Table) -> pa.Array:
+    """Each sample's list of texts as one value, so that equal lists can be told fast."""
+    lists = samples["text_rows"].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    width = lists.values.type.byte_width
+    bytes_of = lists.values.to_numpy(zero_copy_only=False).tobytes()
+    buffers = [None, pa.py_buffer(offsets * width), pa.py_buffer(bytes_of)]
+    return pa.Array.from_buffers(pa.large_binary(), len(lists), buffers)

@@ -1,0 +1,129 @@
+"""Puts evaluation together: a run's best model and the baselines on the same samples.
+
+Writes into the run folder: predictions/SPLIT/MODEL.parquet and evaluation/SPLIT.json.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from flexcare.baselines import BASELINES
+from flexcare.errors import UserError, unknown
+from flexcare.evaluation.evaluate import evaluate_tables
+from flexcare.evaluation.predictions import predictions_table, write_predictions
+from flexcare.files import read_json, write_json
+from flexcare.loading.loader import Loader
+from flexcare.models.flexcare import FlexCare
+from flexcare.schema import SPLITS, TaskInfo
+from flexcare.serving.bundle import Bundle, load_bundle
+from flexcare.serving.predictor import outputs_of, probabilities
+from flexcare.store import Store
+
+NETWORK = "flexcare"
+Say = Callable[[str], None]
+
+
+def evaluate(
+    run: str | Path,
+    split: str = "held_out",
+    *,
+    baselines: bool = True,
+    resamples: int = 1000,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Judge a run's best model, and the baselines, on one split.
+
+    Returns:
+        What evaluation/SPLIT.json holds (evaluation.evaluate_tables), and the routing.
+
+    Raises:
+        UserError: no run, no such split, or a store that is no longer that of the run.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    run = Path(run)
+    config, store = open_run(run)
+    bundle = load_bundle(run / "bundle")
+    say(f"{NETWORK}: predicting {split}")
+    table, routing = network_predictions(bundle, store, split)
+    tables = {NETWORK: table}
+    infos = {info.name: info for info in bundle.tasks}
+    for name, baseline in BASELINES.items() if baselines else ():
+        say(f"{name}: training and predicting {split}")
+        parts = baseline(store, infos, split, config["config"]["training"]["seed"])
+        tables[name] = pa.concat_tables(
+            [_table(store, info, rows, answers, name) for info, rows, answers in parts]
+        )
+    for name, one in tables.items():
+        write_predictions(run / "predictions" / split / f"{name}.parquet", one)
+    say("measuring, with intervals")
+    result = evaluate_tables(tables, infos, resamples) | {"routing": routing}
+    write_json(run / "evaluation" / f"{split}.json", result)
+    return result
+
+
+def open_run(run: Path) -> tuple[dict[str, Any], Store]:
+    """config.json of a run, and its store, which must be the one it was trained on."""
+    config: dict[str, Any] = read_json(run / "config.json", "a run that `flexcare train` wrote")
+    store = Store(Path(config["store"]))
+    if store.manifest["content"]["samples.parquet"] != config["store_content"]:
+        raise UserError(
+            f"the store of run {run} has changed",
+            found=f"other samples in {store.path}",
+            expected="the store it was trained on",
+            do="Train again on the new store.",
+        )
+    return config, store
+
+
+def network_predictions(
+    bundle: Bundle, store: Store, split: str
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The predictions table of a model, and how it used its experts.
+
+    Returns:
+        the table, and {"experts", "combinations", "usage": by task (experts, combinations) the
+        mean gate weight of an expert where the combination is present}.
+    """
+    model: FlexCare = bundle.model
+    names = [info.name for info in bundle.modalities]
+    caps = (model.config.max_bins, model.config.max_pieces)
+    loader = Loader(store, bundle.scaling, [n for n in names if n in store.modalities], *caps)
+    tables, usage = [], {}
+    shape = (model.config.experts, len(model.combinations))
+    for info in bundle.tasks:
+        rows = store.rows(info.name, split)
+        answers = np.zeros((len(rows), info.outputs), np.float32)
+        gates, seen = np.zeros(shape), np.zeros(shape[1])
+        for places, _, output in outputs_of(model, loader, rows, info.name):
+            answers[places] = probabilities(info, output.logits[info.name].float()).cpu().numpy()
+            gates += output.gates[:, 0].sum(0).T.cpu().numpy()
+            seen += output.present.sum(0).cpu().numpy()
+        usage[info.name] = (gates / np.maximum(seen, 1)).tolist()
+        tables.append(_table(store, info, rows, answers, NETWORK))
+    routing = {
+        "experts": [f"expert {number + 1}" for number in range(shape[0])],
+        "combinations": ["+".join(c) for c in model.combinations],
+        "usage": usage,
+    }
+    return pa.concat_tables(tables), routing
+
+
+def _table(
+    store: Store, info: TaskInfo, rows: NDArray[np.int64], answers: NDArray[Any], model: str
+) -> pa.Table:
+    samples = store.samples.take(pa.array(rows))
+    modalities = list(combination_of(samples, store))
+    return predictions_table(samples, info, answers, model, modalities, store.subgroups(rows))
+
+
+def combination_of(samples: pa.Table, store: Store) -> Iterator[str]:
+    """The modalities each sample has, sorted and joined by "+"; "none" where it has none."""
+    names = sorted(store.modalities)
+    has = [samples[f"has_{name}"].to_pylist() for name in names]
+    for row in zip(*has, strict=True):
+        yield "+".join(n for n, there in zip(names, row, strict=True) if there) or "none"

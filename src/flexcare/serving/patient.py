@@ -1,0 +1,190 @@
+"""One patient as plain values -> a batch, by the feature functions that preparation uses."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flexcare.batch import Batch, Tokens
+from flexcare.errors import UserError, unknown
+from flexcare.features.films import UnreadableFilm, centre, read_film
+from flexcare.features.notes import note_rules, parts
+from flexcare.features.series import bin_events, to_columns
+from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder
+from flexcare.schema import ModalityInfo
+from flexcare.serving.bundle import Bundle
+from flexcare.serving.charted import charted_events
+from flexcare.serving.matching import variables_of
+
+MOST_HOURS = 24 * 3660  # ten years: more is a mistake
+Patient = Mapping[str, Any]
+
+
+class PatientReader:
+    """Turns patients into batches for one bundle.
+
+    Args:
+        encoder: name or folder of the text encoder that embedded the bundle's notes; None: the
+            built-in one.
+
+    Raises:
+        UserError: an encoder is given and is another one.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: str | Path | None = None) -> None:
+        self.modalities = {info.name: info for info in bundle.modalities}
+        self.scaling = bundle.scaling
+        self.encoder: TextEncoder = text_encoder(str(encoder)) if encoder else HashedNgrams()
+        for info in bundle.modalities if encoder else ():
+            if info.kind == "text":
+                self._check_encoder(info)
+
+    def batch(
+        self, patient: Patient, hours: float | None, tasks: tuple[str, ...]
+    ) -> tuple[Batch, list[str]]:
+        """A batch of one row without labels, and what was left out of it and why."""
+        _check_hours(hours)
+        left_out: list[str] = []
+        inputs = {}
+        for name, given in patient.items():
+            if name not in self.modalities:
+                raise unknown("modality", str(name), self.modalities, "The bundle takes these.")
+            if given is not None:
+                info = self.modalities[name]
+                tokens = READ[info.kind](self, info, given, hours, left_out)
+                if tokens is not None:
+                    inputs[name] = tokens
+        return Batch(1, inputs, tasks), left_out
+
+    def series(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """Hourly bins up to the prediction time; None before the first observation."""
+        if hours is None:
+            raise UserError(
+                "a series needs the prediction time", found="no hours", do="Give hours=..."
+            )
+        variables = variables_of(info, "the bundle")
+        scaling = self._scaling(info)
+        events = charted_events(given, hours, variables, left_out)
+        values, observed, count = bin_events(events, np.array([float(hours)]), variables)
+        if not (events.seconds >= 0).any() or not count[0]:
+            left_out.append(f"{info.name}: nothing observed from ICU admission to hour {hours:g}")
+            return None
+        center, scale = (np.array(scaling[part], np.float32) for part in ("center", "scale"))
+        return _tokens(to_columns(values, observed, variables, center, scale))
+
+    def film(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens:
+        """A standardised film, from a grey picture or the path of a JPEG."""
+        scaling = self._scaling(info)
+        pixels = _picture(given, info.width).astype(np.float32) / 255
+        pixels = (pixels - scaling["mean"]) / scaling["sd"]
+        return Tokens(
+            torch.from_numpy(pixels.astype(np.float32)[None]),
+            torch.ones(1, 1, dtype=torch.bool),
+            torch.zeros(1, dtype=torch.int64),
+        )
+
+    def note(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """Word vectors of one text or several; None without a word."""
+        self._check_encoder(info)
+        entries = given if isinstance(given, list | tuple) else [given]
+        texts = [text for entry in entries for text in _texts(entry)]
+        vectors = [np.zeros((0, info.width), np.float16), *self.encoder.embed(texts)]
+        pieces = np.concatenate(vectors).astype(np.float32)
+        if not len(pieces):
+            left_out.append(f"{info.name}: no text")
+            return None
+        return _tokens(pieces[None])
+
+    def _scaling(self, info: ModalityInfo) -> dict[str, Any]:
+        if info.name not in self.scaling:
+            raise UserError(
+                f"the bundle does not say how its modality {info.name} was scaled",
+                found="an imported network",
+                expected="a bundle that `flexcare train` wrote",
+                do="Ask it with tensors of your own: flexcare.serving.bundle.load_bundle.",
+            )
+        found: dict[str, Any] = self.scaling[info.name]
+        return found
+
+    def _check_encoder(self, info: ModalityInfo) -> None:
+        wanted = info.settings.get("encoder", "an unknown text encoder")
+        if self.encoder.fingerprint != wanted:
+            raise UserError(
+                "the notes of the bundle were embedded by another text encoder",
+                found=self.encoder.fingerprint,
+                expected=wanted,
+                do="Give its name or folder: flexcare.load(bundle, text_encoder=...).",
+            )
+
+
+# By kind of modality.
+READ: dict[
+    str,
+    Callable[[PatientReader, ModalityInfo, Any, float | None, list[str]], Tokens | None],
+] = {
+    "time_series": PatientReader.series,
+    "image": PatientReader.film,
+    "text": PatientReader.note,
+}
+
+
+def _check_hours(hours: Any) -> None:
+    usable = isinstance(hours, int | float | np.number) and 0 <= hours <= MOST_HOURS  # not NaN
+    if hours is not None and not usable:
+        raise UserError(
+            "the prediction time cannot be used",
+            found=f"{hours!r}",
+            expected=f"hours from ICU admission, a number from 0 to {MOST_HOURS:,}",
+        )
+
+
+def _picture(given: Any, side: int) -> NDArray[np.uint8]:
+    """(side, side) as preparation makes it."""
+    if isinstance(given, str | Path):
+        try:
+            return read_film(Path(given), side)
+        except (UnreadableFilm, OSError) as error:
+            raise UserError(
+                "the film cannot be read",
+                found=getattr(error, "strerror", "") or "no JPEG that can be decoded",
+                expected="the path of a JPEG file",
+            ) from None
+    picture = np.asarray(given)
+    if picture.dtype != np.uint8 or picture.ndim != 2 or not picture.size:
+        raise UserError(
+            "the film cannot be used",
+            found=f"{type(given).__name__} of {picture.dtype}, shape {picture.shape}",
+            expected="a uint8 array (height, width), 0 black, or the path of a JPEG file",
+        )
+    return centre(picture, side)
+
+
+def _texts(entry: Any) -> list[str]:
+    """A text as it is, or the parts of a document that preparation keeps."""
+    if isinstance(entry, str):
+        return [entry.strip()] if entry.strip() else []
+    rules = note_rules()
+    if not isinstance(entry, Mapping) or entry.keys() != {"kind", "text"}:
+        raise UserError(
+            "a note cannot be read",
+            found=f"a {type(entry).__name__}",
+            expected='texts, or {"kind": ..., "text": ...} of whole documents',
+        )
+    if entry["kind"] not in rules.parts:
+        raise unknown("kind of document", str(entry["kind"]), rules.parts)
+    return list(parts(entry["kind"], entry["text"], rules).values())
+
+
+def _tokens(values: NDArray[np.float32]) -> Tokens:
+    """(1, L, width), all of it valid."""
+    valid = torch.ones(1, values.shape[1], dtype=torch.bool)
+    return Tokens(torch.from_numpy(values), valid, torch.zeros(1, dtype=torch.int64))

