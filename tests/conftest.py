@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hospital import Hospital
-from prepared import Make, prepare_there
 
 from flexcare.store import Store
+from hospital import Hospital
+from prepared import Make, prepare_there
 
 torch.set_num_threads(1)
 

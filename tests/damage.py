@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+
 from hospital import picture, put
 
 AT = "TRY_CAST({} AS TIMESTAMP)"
@@ -76,9 +77,7 @@ TABLES = {
     ),
     "hosp/drgcodes": Table("left_at", "'999' AS drg_code", DISCHARGED, (4, 0)),
     "hosp/diagnoses_icd": Table("left_at", "'4280' AS icd_code", DISCHARGED),
-    "hosp/patients": Table(
-        AT.format("dod"), f"{AFTER}::DATE::VARCHAR AS dod", "", (0, 0)
-    ),
+    "hosp/patients": Table(AT.format("dod"), f"{AFTER}::DATE::VARCHAR AS dod", "", (0, 0)),
     "hosp/admissions": Table(
         "left_at",
         f"{AFTER}::VARCHAR AS dischtime, (dice % 2)::VARCHAR AS hospital_expire_flag,"

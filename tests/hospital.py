@@ -24,7 +24,16 @@ FINDINGS = (
     "Fracture", "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other",
     "Pneumonia", "Pneumothorax", "Support Devices",
 )  # fmt: skip
-_NOTE = ("note_id", "subject_id", "hadm_id", "note_type", "note_seq", "charttime", "storetime", "text")
+_NOTE = (
+    "note_id",
+    "subject_id",
+    "hadm_id",
+    "note_type",
+    "note_seq",
+    "charttime",
+    "storetime",
+    "text",
+)
 COLUMNS = {
     "hosp/patients": ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"),
     "hosp/admissions": (
@@ -88,7 +97,13 @@ class Hospital:
         return self.add("hosp/patients", subject_id=subject, **who)
 
     def admission(
-        self, subject: int, hadm: int, start: float, stop: float, death: float | None = None, **more: Any
+        self,
+        subject: int,
+        hadm: int,
+        start: float,
+        stop: float,
+        death: float | None = None,
+        **more: Any,
     ) -> Row:
         flag = int(death is not None)
         times = {"admittime": at(start), "dischtime": at(stop), "deathtime": at(death)}
@@ -97,7 +112,9 @@ class Hospital:
             "hosp/admissions", subject_id=subject, hadm_id=hadm, **(times | values | more)
         )
 
-    def stay(self, subject: int, hadm: int, stay: int, start: float, stop: float, **more: Any) -> Row:
+    def stay(
+        self, subject: int, hadm: int, stay: int, start: float, stop: float, **more: Any
+    ) -> Row:
         units = {"first_careunit": "MICU", "last_careunit": "MICU"}
         times = {"intime": at(start), "outtime": at(stop), "los": (stop - start) / 24}
         return self.add(
@@ -105,7 +122,12 @@ class Hospital:
         )
 
     def patient(
-        self, subject: int, start: float = 0, days: float = 3, death: float | None = None, **who: Any
+        self,
+        subject: int,
+        start: float = 0,
+        days: float = 3,
+        death: float | None = None,
+        **who: Any,
     ) -> Row:
         """A subject with one admission (subject * 10) and one stay (subject * 100) in it, from
         2 h after admission to 10 h before discharge, or to death; returns the stay."""
@@ -125,7 +147,14 @@ class Hospital:
         )  # fmt: skip
 
     def lab(
-        self, subject: int, hours: float, item: int, value: Any, *, stored: Any = None, hadm: Any = ""
+        self,
+        subject: int,
+        hours: float,
+        item: int,
+        value: Any,
+        *,
+        stored: Any = None,
+        hadm: Any = "",
     ) -> Row:
         return self.add(
             "hosp/labevents", labevent_id=len(self.tables["hosp/labevents"]), subject_id=subject,
@@ -149,7 +178,9 @@ class Hospital:
                         study_id=study, ViewPosition=view, StudyDate=f"{time:%Y%m%d}",
                         StudyTime=f"{clock}.25")  # fmt: skip
 
-    def summary(self, subject: int, hadm: int, history: str, course: str = "", hours: float = 0) -> Row:
+    def summary(
+        self, subject: int, hadm: int, history: str, course: str = "", hours: float = 0
+    ) -> Row:
         """A discharge summary with these two sections."""
         text = (
             f"Chief Complaint:\nunwell\n\nPast Medical History:\n{history}\n\nSocial History:\n___\n\n"
@@ -161,7 +192,13 @@ class Hospital:
                         text=text)  # fmt: skip
 
     def report(
-        self, subject: int, hours: float, impression: str, *, stored: float | None = None, hadm: Any = ""
+        self,
+        subject: int,
+        hours: float,
+        impression: str,
+        *,
+        stored: float | None = None,
+        hadm: Any = "",
     ) -> Row:
         """A radiology report, stored an hour after its time unless told otherwise."""
         number = len(self.tables["note/radiology"])
@@ -172,7 +209,9 @@ class Hospital:
 
     def complaint(self, subject: int, stay: int, hours: float, text: str) -> Row:
         """An emergency visit with its triage complaint."""
-        self.add("ed/edstays", subject_id=subject, stay_id=stay, intime=at(hours), outtime=at(hours + 1))
+        self.add(
+            "ed/edstays", subject_id=subject, stay_id=stay, intime=at(hours), outtime=at(hours + 1)
+        )
         return self.add("ed/triage", subject_id=subject, stay_id=stay, chiefcomplaint=text)
 
     def write(self, folder: Path, ending: str = ".csv.gz") -> Path:

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hospital import GCS_EYE, GCS_MOTOR, GCS_VERBAL, HEART_RATE, OXYGEN, PH_LAB, Hospital, Row
-
-from flexcare.prepare import prepare
+from flexcare.preparation import prepare
 from flexcare.store import Store
+from hospital import GCS_EYE, GCS_MOTOR, GCS_VERBAL, HEART_RATE, OXYGEN, PH_LAB, Hospital, Row
 
 Make = Callable[..., Store]
 
@@ -18,7 +17,9 @@ def prepare_there(
     """Prepare a written hospital with all its companions; films of 28 pixels unless told so."""
     there: dict[str, Any] = {n: folder / n for n in ("cxr", "note", "ed") if (folder / n).is_dir()}
     options = {"film_side": 28} | settings
-    prepare("mimic-iv", folder, out, preset=preset, tasks=tasks, settings=options, say=quiet, **there)
+    prepare(
+        "mimic-iv", folder, out, preset=preset, tasks=tasks, settings=options, say=quiet, **there
+    )
     return Store(out)
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from hospital import HEART_RATE, Hospital, at, put
-from prepared import Make, everything, prepare_there, quiet
 
-import flexcare.prepare as preparing
+import flexcare.preparation as preparing
 from flexcare.errors import UserError
 from flexcare.features.text import HashedNgrams
-from flexcare.prepare import prepare
+from flexcare.preparation import prepare
 from flexcare.sources.tables import reading
 from flexcare.store import GrowingArray
+from hospital import HEART_RATE, Hospital, at, put
+from prepared import Make, everything, prepare_there, quiet
 
 SECRET = "Zanzibar"  # stands in rows; may stand in no error
 EVERY_TABLE = [
@@ -276,9 +276,7 @@ def test_no_sample_of_any_task(folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("step", ["events", "films", "texts", "samples", "manifest"])
-def test_a_full_disk(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
-) -> None:
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int) -> None:
     def full(*args: Any, **more: Any) -> Any:
         raise OSError(number, "no room")
 

@@ -8,9 +8,18 @@ import pytest
 import flexcare
 
 ROOT = Path(flexcare.__file__).parent
-LEFT = ("sources", "cohort", "features", "tasks", "prepare", "store")
-RIGHT = ("models", "training", "baselines", "evaluation", "analysis", "report", "serving", "loading")
-RAW = ("sources", "cohort", "prepare")
+LEFT = ("sources", "cohort", "features", "tasks", "preparation", "store")
+RIGHT = (
+    "models",
+    "training",
+    "baselines",
+    "evaluation",
+    "analysis",
+    "report",
+    "serving",
+    "loading",
+)
+RAW = ("sources", "cohort", "preparation")
 # What each part may not import; parts that are not there yet are checked as soon as they are.
 FORBIDDEN = (
     {part: {"torch", *RIGHT} for part in LEFT}

@@ -13,14 +13,14 @@ import duckdb
 import numpy as np
 import pytest
 import torch
-from damage import damaged
-from prepared import everything, prepare_there
 
+from damage import damaged
 from flexcare.batch import Tokens
 from flexcare.features.variables import read_variables
 from flexcare.loading.loader import Loader
 from flexcare.store import Store
 from flexcare.tasks import STANDARD
+from prepared import everything, prepare_there
 
 CLOCKS = ("charttime", "storetime")
 EVERY = 5  # of the hourly samples one in so many is compared, and the last before the moment
@@ -53,7 +53,9 @@ def hospital(
     return folder / "h", clock, prepare_there(folder / "h", folder / "s", clock=clock)
 
 
-def same_inputs(store: Store, other: Store, moments: dict[int, datetime]) -> tuple[Compared, Compared]:
+def same_inputs(
+    store: Store, other: Store, moments: dict[int, datetime]
+) -> tuple[Compared, Compared]:
     """Compares the inputs of each sample asked by its subject's moment.
 
     Returns:
@@ -98,7 +100,9 @@ def _inputs(tokens: Tokens | None) -> dict[int, torch.Tensor]:
     whole = tokens.valid.shape[1] == 1
     return {
         row: values if whole else values[valid]
-        for row, values, valid in zip(tokens.rows.tolist(), tokens.values, tokens.valid, strict=True)
+        for row, values, valid in zip(
+            tokens.rows.tolist(), tokens.values, tokens.valid, strict=True
+        )
     }
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hospital import HEART_RATE, Hospital
-from prepared import everything, prepare_there
 
 from flexcare.errors import UserError
 from flexcare.files import read_json, sha256, write_json
 from flexcare.schema import SAMPLES, STORE_VERSION
 from flexcare.store import GrowingArray, Store
+from hospital import HEART_RATE, Hospital
+from prepared import everything, prepare_there
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,9 @@ def test_the_manifest_says_what_is_inside(store: Store) -> None:
     for name, fingerprint in manifest["content"].items():
         assert sha256(store.path / name) == fingerprint
     assert len(manifest["source_files"]) == 13
-    counted = sum(v for t in manifest["counts"]["samples"].values() for k, v in t.items() if " " not in k)
+    counted = sum(
+        v for t in manifest["counts"]["samples"].values() for k, v in t.items() if " " not in k
+    )
     assert counted == len(store.samples)
 
 
@@ -183,7 +185,9 @@ def test_a_damaged_file_is_named(damaged: Path, name: str, how: str) -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
 def test_a_growing_array_is_a_plain_npy_file(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    parts = [np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32) for n in (0, 4, 1)]
+    parts = [
+        np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32) for n in (0, 4, 1)
+    ]
     with GrowingArray(tmp_path / "in" / "a.npy", np.float32, shape) as array:
         for part in parts:
             array.append(part)

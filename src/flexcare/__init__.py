@@ -1,9 +1,9 @@
 """FlexCare: one model for many clinical questions, from whatever is known of a patient.
 
-    flexcare.prepare(source, path, out)      raw tables -> store
-    flexcare.train(store, out)               store -> run
-    flexcare.evaluate(run)                   run -> predictions and their measure
-    flexcare.load(bundle).predict(...)       bundle -> answers
+flexcare.prepare(source, path, out)      raw tables -> store
+flexcare.train(store, out)               store -> run
+flexcare.evaluate(run)                   run -> predictions and their measure
+flexcare.load(bundle).predict(...)       bundle -> answers
 """
 
 from importlib import import_module
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flexcare.evaluation.run import evaluate
-    from flexcare.prepare import prepare
+    from flexcare.preparation import prepare
     from flexcare.serving.predictor import load
     from flexcare.training.run import train
 
 __all__ = ["evaluate", "load", "prepare", "train"]
 
 _PLACES = {
-    "prepare": "flexcare.prepare",
+    "prepare": "flexcare.preparation",
     "train": "flexcare.training.run",
     "evaluate": "flexcare.evaluation.run",
     "load": "flexcare.serving.predictor",

@@ -70,14 +70,14 @@ def prepare(
         note: folder of MIMIC-IV-Note.
         ed: folder of MIMIC-IV-ED.
         preset: corrected, paper or authors.
-        tasks: comma-separated names, .toml files or MEDS label files (.parquet); all seven if absent.
+        tasks: comma-separated names, .toml files or MEDS label files; all seven if absent.
         variables: variables file (.toml) in place of the source's.
         text_encoder: hashed, minilm, or a Hugging Face folder.
         clock: when a value counts as known: when charted, or when stored.
         config: TOML with any other setting of preparation.
     """
     from flexcare.config import read_toml
-    from flexcare.prepare import prepare as run
+    from flexcare.preparation import prepare as run
 
     given = {
         "variables": str(variables) if variables else None,
@@ -85,9 +85,7 @@ def prepare(
         "clock": clock,
     }
     settings = (read_toml(config) if config else {}) | {k: v for k, v in given.items() if v}
-    run(
-        source, path, out, cxr=cxr, note=note, ed=ed, preset=preset, tasks=tasks, settings=settings
-    )
+    run(source, path, out, cxr=cxr, note=note, ed=ed, preset=preset, tasks=tasks, settings=settings)
     print(f"store: {out}")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flexcare.prepare import prepare
+from flexcare.preparation import prepare
 from flexcare.sources.synthetic import simulate
 from flexcare.store import Store
 

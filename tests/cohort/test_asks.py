@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from prepared import Make, answers
-from hospital import HEART_RATE, Hospital, at
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flexcare.cohort.asks import last_before, parse_ask
 from flexcare.errors import UserError
 from flexcare.store import Store
+from hospital import HEART_RATE, Hospital, at
+from prepared import Make, answers
 
 
 def hours_of(store: Store, task: str, stay: int = 100) -> list[float]:
@@ -116,9 +116,7 @@ def test_films_are_asked_once_a_study_at_its_last_ap_film(make: Make) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("preset", "studies"), [("corrected", {"2"}), ("paper", {"1", "2", "3"})]
-)
+@pytest.mark.parametrize(("preset", "studies"), [("corrected", {"2"}), ("paper", {"1", "2", "3"})])
 def test_films_of_minors_are_asked_in_the_paper_only(
     make: Make, preset: str, studies: set[str]
 ) -> None:

@@ -1,9 +1,8 @@
 """Which film and which texts a sample may use (SPEC 4): nothing from later on."""
 
-from prepared import Make
-from hospital import HEART_RATE, Hospital, Row
-
 from flexcare.store import Store
+from hospital import HEART_RATE, Hospital, Row
+from prepared import Make
 
 
 def charted(subject: int = 1, start: float = 0) -> tuple[Hospital, Row]:
@@ -152,7 +151,7 @@ def test_the_film_of_a_drg_may_be_older_than_the_icu_stay(make: Make) -> None:
 def test_a_film_has_the_series_of_its_stay_over_4_hours_and_once_something_was_seen(
     make: Make,
 ) -> None:
-    hospital, stay = charted()
+    hospital, _ = charted()
     stay_two = hospital.patient(2, days=4)
     hospital.chart(stay_two, 30, HEART_RATE, 80)
     for study, subject, hours in ((1, 1, 3.9), (2, 1, 4.5), (3, 2, 29), (4, 2, 31), (5, 1, 97)):

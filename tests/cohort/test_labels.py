@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prepared import Make, answers
-from hospital import FINDINGS, HEART_RATE, START, Hospital, at
 
 from flexcare.errors import UserError
+from hospital import FINDINGS, HEART_RATE, START, Hospital, at
+from prepared import Make, answers
 
 
 def charted(**patient: Any) -> Hospital:

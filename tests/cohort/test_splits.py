@@ -3,11 +3,11 @@
 from collections import Counter
 
 import numpy as np
-from prepared import Make
-from hospital import Hospital
 
 from flexcare.cohort.splits import SHARES, split_of
 from flexcare.schema import SPLITS
+from hospital import Hospital
+from prepared import Make
 
 
 def test_the_shares_are_those_of_the_specification() -> None:

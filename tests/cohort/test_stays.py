@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared import Make, answers
-from hospital import HEART_RATE, Hospital, at
 
 from flexcare.cohort.stays import age_at, death_in_icu
 from flexcare.errors import UserError
 from flexcare.store import Store
+from hospital import HEART_RATE, Hospital, at
+from prepared import Make, answers
 
 
 def kept(store: Store) -> set[int]:
@@ -88,7 +88,9 @@ def test_stays_without_times_length_or_admission_are_counted_and_left_out(make: 
     store = make(hospital, tasks="phenotyping")
     assert kept(store) == {100}
     assert store.manifest["cohort_flow"][1]["left_out"] == 5
-    assert store.manifest["dropped"] == {"icu/icustays: outtime cannot be read, taken as missing": 1}
+    assert store.manifest["dropped"] == {
+        "icu/icustays: outtime cannot be read, taken as missing": 1
+    }
 
 
 def midnight_death() -> Hospital:
@@ -113,7 +115,9 @@ def midnight_death() -> Hospital:
     ("preset", "dead"), [("corrected", {"100", "200", "400"}), ("paper", {"200", "500"})]
 )
 def test_death_in_hospital_is_the_flag_or_the_time(make: Make, preset: str, dead: set[str]) -> None:
-    found = answers(make(midnight_death(), preset, "in_hospital_mortality"), "in_hospital_mortality")
+    found = answers(
+        make(midnight_death(), preset, "in_hospital_mortality"), "in_hospital_mortality"
+    )
     assert set(found) == {"100", "200", "300", "400", "500"}
     assert {stay for stay, label in found.items() if label} == dead
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-from hospital import picture
 from numpy.typing import NDArray
 
 from flexcare.features.films import UnreadableFilm, centre, read_film
 from flexcare.features.scaling import fit_films
+from hospital import picture
 
 Grey = NDArray[np.uint8]
 
@@ -92,7 +92,17 @@ def test_a_coloured_jpeg_is_read_as_grey(tmp_path: Path) -> None:
     assert np.abs(film - obvious(scene(200, 200), 112)).mean() < 3
 
 
-@pytest.mark.parametrize("content", [b"", b"not a film", picture(80)[:300], picture(80)[:-200]])
+def test_stripes_too_fine_to_see_become_grey() -> None:
+    """Shrinking averages what a pixel covers; picking single pixels would give black or white."""
+    stripes = np.zeros((512, 512), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.abs(centre(stripes, 56).astype(int) - 100).max() <= 2
+
+
+LARGE = bytes(simplejpeg.encode_jpeg(scene(300, 300)[..., None], colorspace="GRAY"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a film", picture(80)[:300], LARGE[:-2000]])
 def test_an_unreadable_film_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableFilm):

@@ -80,7 +80,9 @@ def test_bins_equal_the_obvious_loop(samples: list[tuple[list[Row], float]]) -> 
         want_values, want_observed = naive(rows, when)
         assert count[number] == len(want_values)
         shape = (count[number], 3)
-        assert_array_equal(values[number, : count[number]], np.reshape(want_values, shape).astype("f4"))
+        assert_array_equal(
+            values[number, : count[number]], np.reshape(want_values, shape).astype("f4")
+        )
         assert_array_equal(observed[number, : count[number]], np.reshape(want_observed, shape))
 
 

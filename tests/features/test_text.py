@@ -9,7 +9,10 @@ import pytest
 from flexcare.errors import UserError
 from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder, text_hash
 
-WORDS = "the patient has a cough , fever and chills . no pain [UNK] [PAD] [CLS] [SEP] [MASK]".split()
+WORDS = [
+    *("the", "patient", "has", "a", "cough", ",", "fever", "and", "chills", ".", "no", "pain"),
+    *("[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +29,15 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=24,
+        intermediate_size=16, max_position_embeddings=32,
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     return folder
 
 
-def vectors(encoder: TextEncoder, *texts: str) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
+def vectors(
+    encoder: TextEncoder, *texts: str
+) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
     return list(encoder.embed(texts))
 
 
@@ -48,7 +53,10 @@ def test_hashed_vectors_are_deterministic_and_one_a_word() -> None:
 def test_hashed_vectors_never_change() -> None:
     """Stores written before must fit bundles trained on them."""
     vector = HashedNgrams.vector("fever").astype(np.float64)
-    assert (np.flatnonzero(vector)[:4].tolist(), round(float(vector.sum()), 2)) == ([2, 6, 13, 16], 4.28)
+    assert (np.flatnonzero(vector)[:4].tolist(), round(float(vector.sum()), 2)) == (
+        [2, 6, 13, 16],
+        4.28,
+    )
 
 
 def test_words_that_share_stems_are_nearer_than_others() -> None:
@@ -75,13 +83,22 @@ def test_a_folder_gives_one_vector_a_word_piece(bert: Path) -> None:
 
 def test_vectors_do_not_depend_on_what_else_is_embedded(bert: Path) -> None:
     encoder = text_encoder(str(bert))
-    alone = vectors(encoder, "fever and chills")[0]
-    beside = vectors(encoder, "a " * 15, "fever and chills", "pain")[1]
-    np.testing.assert_allclose(alone.astype(float), beside.astype(float), atol=2e-3)
+    texts = [f"{word} " * (1 + 5 * i % 13) for i, word in enumerate(WORDS[:11] * 4)]
+    for text, beside in zip(texts, vectors(encoder, *texts), strict=True):
+        alone = vectors(encoder, text)[0]
+        np.testing.assert_allclose(alone.astype(float), beside.astype(float), atol=2e-3)
 
 
-def test_a_longer_text_than_the_model_takes_is_cut(bert: Path) -> None:
+def test_a_longer_text_than_the_tokenizer_or_the_model_takes_is_cut(
+    bert: Path, tmp_path: Path
+) -> None:
     assert vectors(text_encoder(str(bert)), "cough " * 100)[0].shape == (24, 16)
+    for file in bert.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    table = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    table["model_max_length"] = 10**30  # what a tokenizer says that was never told
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(table))
+    assert vectors(text_encoder(str(tmp_path)), "cough " * 100)[0].shape == (32, 16)
 
 
 def test_the_model_is_in_eval_mode(bert: Path) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hospital import CELSIUS, HEART_RATE, Hospital
 from numpy.testing import assert_allclose
-from prepared import everything, prepare_there
 
 from flexcare.batch import Batch, Tokens
 from flexcare.errors import UserError
@@ -16,6 +14,8 @@ from flexcare.features.text import HashedNgrams
 from flexcare.files import read_json, write_json
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.store import Store
+from hospital import CELSIUS, HEART_RATE, Hospital
+from prepared import everything, prepare_there
 
 
 def three_patients() -> Hospital:
@@ -171,7 +171,9 @@ def test_observed_values_of_the_training_split_are_centred(tmp_path: Path) -> No
     train = store.rows("phenotyping", "train")
     batch = Loader(store, store.manifest["scaling"]).batch(train[:, None], ("phenotyping",))
     series = batch.inputs["series"]
-    observed = column(store, series, "heart_rate")[column(store, series, "heart_rate observed") == 1]
+    observed = column(store, series, "heart_rate")[
+        column(store, series, "heart_rate observed") == 1
+    ]
     assert len(observed) == 10 * len(train) < 290
     quartiles = torch.quantile(observed, torch.tensor([0.25, 0.5, 0.75]))
     assert abs(float(quartiles[1])) < 1e-5

@@ -4,15 +4,18 @@ import itertools
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_bundle import random_bundle
 
 from flexcare.errors import UserError
 from flexcare.serving.bundle import load_bundle
 from flexcare.serving.predictor import Predictor, load
 from hospital import GCS_EYE, GCS_MOTOR, GCS_VERBAL, HEART_RATE, OXYGEN, PH_LAB, START, picture
+from prepared import quiet
 
 NAMES = {
     HEART_RATE: ("heart_rate", 1),
@@ -91,7 +94,35 @@ def test_patient_gets_the_answer_of_the_store(hospital, raw, store, predictor):
         )
         assert found.modalities == rows[sample["sample_id"]]["modalities"]
         seen.add(found.modalities)
-    assert {"film+note+series", "note", "note+series"} <= seen
+    assert {"film+note+series", "note+series"} <= seen
+
+
+def test_model_that_reads_less_reads_the_same_part(hospital, raw, store, tmp_path):
+    predictor = load(random_bundle(store, tmp_path / "b", max_bins=9, max_pieces=3), say=quiet)
+    table = predictor.predict_store(store, "train", ["phenotyping"])
+    samples = [s for s in store.samples.to_pylist() if s["task"] == "phenotyping"]
+    rows = {s["sample_id"]: s for s in samples}
+    for row in table.to_pylist():
+        patient = as_patient(hospital, store, rows[row["sample_id"]], raw)
+        found = predictor.predict(patient, row["hours"], ["phenotyping"])["phenotyping"]
+        assert list(found.values()) == pytest.approx(row["probabilities"], abs=1e-6)
+
+
+def test_every_subset_gets_the_answer_of_the_store(hospital, raw, store, predictor):
+    (sample,) = [s for s in store.samples.to_pylist() if s["sample_id"].startswith(TASK)][:1]
+    whole = as_patient(hospital, store, sample, raw)
+    gone = {"series": {"has_series": False}, "film": {"film_row": -1}, "note": {"text_rows": []}}
+    for count in range(4):
+        for names in itertools.combinations(gone, count):
+            row = dict(sample)
+            for name in names:
+                row |= gone[name] | {f"has_{name}": False}
+            store.__dict__["samples"] = pa.Table.from_pylist([row], schema=store.samples.schema)
+            (expected,) = predictor.predict_store(store, tasks=[TASK]).to_pylist()
+            patient = {name: value for name, value in whole.items() if name not in names}
+            found = predictor.predict(patient, sample["hours"], [TASK])
+            assert list(found[TASK].values()) == pytest.approx(expected["probabilities"], abs=1e-6)
+            assert found.modalities == expected["modalities"]
 
 
 @pytest.mark.parametrize("count", range(4))
@@ -129,20 +160,14 @@ entries = st.tuples(
 )
 
 
-@given(st.lists(entries, max_size=8), st.floats(0, 48))
+@given(series=st.lists(entries, max_size=8), hours=st.floats(0, 48))
 @settings(max_examples=40, deadline=None)
-def test_any_finite_values_are_answered_and_later_ones_have_no_influence(series, hours):
-    predictor = test_any_finite_values_are_answered_and_later_ones_have_no_influence.predictor
+def test_any_finite_values_are_answered_and_later_ones_have_no_influence(predictor, series, hours):
     found = predictor.predict({"series": series}, hours, [TASK])
     assert all(math.isfinite(chance) for chance in found[TASK].values())
     assert found == predictor.predict(
         {"series": [one for one in series if one[0] <= hours]}, hours, [TASK]
     )
-
-
-@pytest.fixture(autouse=True)
-def _predictor_of_the_property(predictor):
-    test_any_finite_values_are_answered_and_later_ones_have_no_influence.predictor = predictor
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared import Make, everything, prepare_there
-from hospital import (
-    CELSIUS, FAHRENHEIT, GCS_EYE, GCS_MOTOR, GCS_VERBAL, GLUCOSE_CHART, GLUCOSE_LAB, HEART_RATE,
-    HEIGHT_INCHES, OXYGEN, PH_LAB, REFILL, SATURATION, WEIGHT_POUNDS, Hospital, Row, at,
-)  # fmt: skip
 
 from flexcare.features.variables import variable_set
 from flexcare.store import Store
+from hospital import (
+    CELSIUS,
+    FAHRENHEIT,
+    GCS_EYE,
+    GCS_MOTOR,
+    GCS_VERBAL,
+    GLUCOSE_CHART,
+    GLUCOSE_LAB,
+    HEART_RATE,
+    HEIGHT_INCHES,
+    OXYGEN,
+    PH_LAB,
+    REFILL,
+    SATURATION,
+    WEIGHT_POUNDS,
+    Hospital,
+    Row,
+    at,
+)  # fmt: skip
+from prepared import Make, everything, prepare_there
 
 Events = dict[str, list[tuple[float, float]]]
 
@@ -273,7 +288,9 @@ def test_output_rows_count_where_the_dictionary_says_so(make: Make, tmp_path: Pa
     mine = tmp_path / "mine.toml"
     mine.write_text(f'[urine]\nunit = "mL"\nitems = [226559]\nnormal = 50\n'
                     f'[temperature]\nunit = "C"\nitems = [{CELSIUS}]\nnormal = 37\n')  # fmt: skip
-    assert of_variable(make(hospital, tasks="phenotyping", variables=str(mine)), "urine") == [(2, 250)]
+    assert of_variable(make(hospital, tasks="phenotyping", variables=str(mine)), "urine") == [
+        (2, 250)
+    ]
 
 
 def test_films_are_ap_and_the_latest_then_the_larger_name_wins(make: Make) -> None:

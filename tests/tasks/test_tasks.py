@@ -17,7 +17,9 @@ OWN = 'question = "?"\nkind = "binary"\nask = "icu_discharge"\nlabel = { rule = 
 def test_the_seven_tasks_are_those_of_the_specification() -> None:
     tasks = {task.name: task for task in load_tasks(None)}
     assert tuple(tasks) == STANDARD
-    assert {name: (t.kind, len(t.classes), t.weight, t.primary_metric) for name, t in tasks.items()} == {
+    assert {
+        name: (t.kind, len(t.classes), t.weight, t.primary_metric) for name, t in tasks.items()
+    } == {
         "in_hospital_mortality": ("binary", 1, 0.2, "average_precision"),
         "decompensation": ("binary", 1, 0.2, "average_precision"),
         "length_of_stay": ("multiclass", 10, 0.5, "quadratic_kappa"),

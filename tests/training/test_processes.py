@@ -99,7 +99,8 @@ def test_two_processes_report_what_one_reports(runs, name):
         assert numbers(a) == pytest.approx(numbers(b), abs=1e-5)
 
 
-def test_only_the_first_process_writes(runs):
+def test_one_process_writes_for_all(runs):
+    """The worker fails where another one writes."""
     one, two = ({p.name for p in (runs / f"parallel{n}").rglob("*")} for n in (1, 2))
     assert {n for n in one if "tfevents" not in n} == {n for n in two if "tfevents" not in n}
     assert json.loads((runs / "parallel2" / "config.json").read_text())["processes"] == 2

@@ -1,132 +1,17 @@
-"""What a run leaves behind, and that it goes on as if it had never stopped."""
+"""What a run leaves behind, and what it refuses."""
 
 import json
-import os
-import signal
 import threading
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
+from short_runs import MODEL, STEPS, assert_same, lines, run, settings
 from small_store import TINY, small_store
 
 from flexcare.errors import UserError
 from flexcare.serving.bundle import load_bundle
-from flexcare.training import folder
-from flexcare.training.loop import Loop
 from flexcare.training.run import train
-
-MODEL = TINY | {"dropout": 0.3, "gate_noise": True}
-TRAINING = {
-    "epochs": 3,
-    "batch_size": 8,
-    "learning_rate": 3e-3,
-    "schedule": "proportional",
-    "keep_task_bests": True,
-    "checkpoint_minutes": 0,
-}
-STEPS = 9  # in an epoch
-EPOCH_ENDS = 1 + 2 * STEPS + 2  # the second such checkpoint: one at the start, one after each step
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return small_store(tmp_path_factory.mktemp("data") / "store").path
-
-
-def settings(**training):
-    return {"model": MODEL, "training": TRAINING | training}
-
-
-def run(store, out, **training):
-    return train(store, out, settings=settings(**training), quiet=True)
-
-
-@pytest.fixture(scope="module")
-def whole(store, tmp_path_factory):
-    """A run that nothing interrupted."""
-    return run(store, tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture(scope="module")
-def seldom(store, tmp_path_factory):
-    """The same, with a checkpoint at the end of each epoch only."""
-    return run(store, tmp_path_factory.mktemp("seldom") / "run", checkpoint_minutes=1000)
-
-
-def lines(out):
-    """metrics.jsonl without the time."""
-    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "wall_s"} for line in found]
-
-
-def place(out):
-    with safe_open(out / "checkpoint.safetensors", "pt") as file:
-        found = json.loads(file.metadata()["about"])["progress"]
-    for line in found["lines"]:
-        line.pop("wall_s")
-    return found
-
-
-def files(out, *parts):
-    """Contents of all files of some parts of a run, by name."""
-    paths = [path for part in parts for path in (out / part).rglob("*") if path.is_file()]
-    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
-
-
-def assert_same(one, two):
-    """The same weights, moments, place, metrics and bundles, bit for bit."""
-    a, b = (load_file(out / "checkpoint.safetensors") for out in (one, two))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert place(one) == place(two)
-    assert lines(one) == lines(two)
-    assert files(one, "bundle", "task_bests") == files(two, "bundle", "task_bests")
-    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-
-
-def kill(monkeypatch, owner, name, call, before):
-    """Let the run die before or after the given call (from 1) of a function."""
-    real, calls = getattr(owner, name), []
-
-    def dying(*given, **named):
-        calls.append(name)
-        if before and len(calls) == call:
-            raise SystemExit
-        out = real(*given, **named)
-        if not before and len(calls) == call:
-            raise SystemExit
-        return out
-
-    monkeypatch.setattr(owner, name, dying)
-
-
-KILLED = {
-    "inside the first step": (Loop, "_step", 1, False),
-    "in the middle of an epoch": (Loop, "_step", STEPS + 4, False),
-    "while looking at the tuning split": (Loop, "_look", 5, False),
-    "before the checkpoint that ends an epoch": (folder, "save_checkpoint", EPOCH_ENDS, True),
-    "after the checkpoint that ends an epoch": (folder, "save_checkpoint", EPOCH_ENDS, False),
-    "before the second bundle": (folder, "save_bundle", 2, True),
-    "after the second bundle": (folder, "save_bundle", 2, False),
-    "after the last step": (Loop, "_step", 3 * STEPS, False),
-}
-
-
-@pytest.mark.parametrize("minutes", [0, 1000])
-@pytest.mark.parametrize("when", KILLED)
-def test_interrupted_run_equals_uninterrupted_run(store, whole, seldom, tmp_path, when, minutes):
-    owner, name, call, before = KILLED[when]
-    with pytest.MonkeyPatch.context() as patch:
-        kill(patch, owner, name, 3 if call == EPOCH_ENDS and minutes else call, before)
-        with pytest.raises(SystemExit):
-            run(store, tmp_path / "run", checkpoint_minutes=minutes)
-    published = lines(tmp_path / "run")  # never more than can be resumed from
-    assert published == place(tmp_path / "run")["lines"][: len(published)]
-    (tmp_path / "run" / ".bundle.1.partial").mkdir()  # as a killed process leaves it
-    train(store, tmp_path / "run", resume=True, quiet=True)
-    assert_same(seldom if minutes else whole, tmp_path / "run")
 
 
 def test_a_bundle_is_that_of_the_best_epoch(whole):
@@ -145,85 +30,10 @@ def test_task_bests_are_kept_only_if_asked_for(store, tmp_path):
     assert not (out / "task_bests").exists()
 
 
-def test_resuming_a_finished_run_changes_nothing(store, whole):
-    parts = ("bundle", "task_bests", "metrics.jsonl", "config.json", "checkpoint.safetensors")
-    before = files(whole, *parts) | {part: (whole / part).read_bytes() for part in parts[2:]}
-    train(store, whole, resume=True, quiet=True)
-    assert before == files(whole, *parts) | {p: (whole / p).read_bytes() for p in parts[2:]}
-
-
-def test_a_run_that_is_given_more_epochs_equals_a_longer_one(store, tmp_path):
-    short = run(store, tmp_path / "short", epochs=1)
-    train(store, short, settings={"training": {"epochs": 2}}, resume=True, quiet=True)
-    long = run(store, tmp_path / "long", epochs=2)
-    a, b = (load_file(out / "checkpoint.safetensors") for out in (short, long))
-    assert all(torch.equal(a[key], b[key]) for key in b)
-    assert lines(short) == lines(long)
-    assert json.loads((short / "config.json").read_text())["config"]["training"]["epochs"] == 2
-
-
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        ({"training": {"seed": 1, "epochs": 9}}, "training.seed"),
-        ({"model": {"hidden": 16}}, "model"),
-        ({"tasks": ["death"]}, "tasks"),
-    ],
-)
-def test_resuming_with_other_settings_is_refused(store, whole, more, named):
-    with pytest.raises(UserError, match=rf"settings it was started with\n  found:    {named}\n"):
-        train(store, whole, settings=more, resume=True, quiet=True)
-
-
-def test_resuming_on_another_store_is_refused(whole, tmp_path):
-    other = small_store(tmp_path / "other", seed=1).path
-    with pytest.raises(UserError, match="was not trained on store"):
-        train(other, whole, resume=True, quiet=True)
-
-
-def test_resuming_what_is_no_run_is_refused(store, tmp_path):
-    for place_of in (tmp_path, store):
-        with pytest.raises(UserError, match="is not a run"):
-            train(store, place_of, resume=True, quiet=True)
-    (tmp_path / "config.json").write_text('{"artefact": "other"}')
-    with pytest.raises(UserError, match="is not a run"):
-        train(store, tmp_path, resume=True, quiet=True)
-
-
 def test_a_seed_decides_every_number(store, whole, tmp_path):
     assert_same(whole, run(store, tmp_path / "same"))
     other = run(store, tmp_path / "other", seed=1)
     assert lines(other)[0]["train"] != lines(whole)[0]["train"]
-
-
-def interrupt(monkeypatch, at, times):
-    """Press ctrl-C in the middle of a step."""
-    real = Loop._step
-
-    def stepped(loop, *given):
-        if loop.progress.total == at:
-            for _ in range(times):
-                os.kill(os.getpid(), signal.SIGINT)
-        real(loop, *given)
-
-    monkeypatch.setattr(Loop, "_step", stepped)
-
-
-@pytest.mark.parametrize(("presses", "kept"), [(1, 13), (2, 9)])
-def test_ctrl_c_leaves_a_checkpoint_that_resumes(store, whole, tmp_path, capsys, presses, kept):
-    """Once: at the end of the step. Twice: at once, with the last checkpoint, of the epoch."""
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    out = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, at=12, times=presses)
-        with pytest.raises(KeyboardInterrupt):
-            train(store, out, settings=settings(checkpoint_minutes=1000))
-    assert "--resume" in capsys.readouterr().err
-    assert place(out)["total"] == kept
-    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    train(store, out, resume=True, quiet=True)
-    a, b = (load_file(run / "checkpoint.safetensors") for run in (out, whole))
-    assert all(torch.equal(a[key], b[key]) for key in b)
 
 
 def test_a_run_in_another_thread_trains_too(store, tmp_path):
@@ -322,6 +132,14 @@ def test_the_presets_settings_hold_unless_told_otherwise(store, tmp_path):
     out = train(copy, tmp_path / "other", settings=given, quiet=True)
     found = json.loads((out / "config.json").read_text())["config"]["model"]
     assert (found["mask"], found["absent_combinations"]) == ("none", "visible")
+
+
+def test_weights_of_tasks_that_are_left_out_do_not_matter(store, tmp_path):
+    given = settings(epochs=1) | {"tasks": ["death"]}
+    given["objective"] = {"task_weights": {"death": 0.5, "stay": 2.0}}
+    out = train(store, tmp_path / "run", settings=given, quiet=True)
+    found = json.loads((out / "config.json").read_text())["config"]["objective"]
+    assert found["task_weights"] == {"death": 0.5}
 
 
 def test_progress_is_said(store, tmp_path, capsys):

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from flexcare.serving import bundle
+from flexcare.training import checkpoint, folder
 from flexcare.training.loop import Loop
 from flexcare.training.run import train
 
@@ -27,9 +29,16 @@ def main(jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         torch.set_default_dtype(torch.float64 if job.get("exact") else torch.float32)
         with pytest.MonkeyPatch.context() as patch:
+            if os.environ.get("RANK", "0") != "0":
+                for module in (bundle, checkpoint, folder):
+                    patch.setattr(module, "whole", refuse)
             if "stop_at" in job:
                 patch.setattr(Loop, "_step", stopping(job["stop_at"]))
             run(job)
+
+
+def refuse(path: Path) -> None:
+    raise AssertionError(f"{path} is written by another process than the first")
 
 
 def stopping(at: int) -> Any:

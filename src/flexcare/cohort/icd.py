@@ -1,4 +1,4 @@
-"""ICD-9 and ICD-10 codes -> single-level CCS categories, by the published tables of two packages."""
+"""ICD-9 and ICD-10 codes -> single-level CCS categories, by the tables of two packages."""
 
 import csv
 from functools import lru_cache

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, rows_of, row_or_none
+from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, row_or_none, rows_of
 from flexcare.cohort.evidence import Evidence, evidence_of
 from flexcare.cohort.labels import Labels, labels_of
 from flexcare.cohort.splits import split_of
@@ -119,11 +119,8 @@ def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:
     ]
     age = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age)
     edges = (*AGE_BANDS, np.inf)
-    names = [
-        f"under {edges[0]}",
-        *(f"{a}-{b - 1:g}" for a, b in zip(edges, edges[1:-1], strict=False)),
-    ]
-    names = [*names, f"{AGE_BANDS[-1]} and over", None]
+    between = [f"{low}-{high - 1}" for low, high in pairwise(AGE_BANDS)]
+    names = [f"under {AGE_BANDS[0]}", *between, f"{AGE_BANDS[-1]} and over", None]
     band = np.where(np.isnan(age), len(names) - 1, np.searchsorted(AGE_BANDS, age, side="right"))
     out = {
         "age_band": pa.array(names, pa.string()).take(pa.array(band)),

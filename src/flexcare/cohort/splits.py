@@ -1,4 +1,4 @@
-"""Who is for training, tuning and the final test: a hash of the subject, so that new data move nobody."""
+"""Who is for training, tuning and the final test: a hash, so that new data move nobody."""
 
 import numpy as np
 from numpy.typing import NDArray

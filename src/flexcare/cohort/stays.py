@@ -148,7 +148,10 @@ def select_stays(
             do="Check that all files are of the same release, or loosen the settings.",
         )
     icu_death = death_in_icu(
-        *(column(stays, n) for n in ("intime", "outtime", "deathtime", "death_date")),
+        column(stays, "intime"),
+        column(stays, "outtime"),
+        column(stays, "deathtime"),
+        column(stays, "death_date"),
         settings.icu_death_date,
     )
     stays = stays.append_column("died_in_icu", pa.array(icu_death))

@@ -3,22 +3,23 @@
 Writes into the run folder: predictions/SPLIT/MODEL.parquet and evaluation/SPLIT.json.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from flexcare.baselines import BASELINES
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.evaluate import evaluate_tables
-from flexcare.evaluation.predictions import predictions_table, write_predictions
+from flexcare.evaluation.predictions import write_predictions
+from flexcare.evaluation.stored import stored_predictions
 from flexcare.files import read_json, write_json
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
-from flexcare.schema import SPLITS, TaskInfo
+from flexcare.models.fusion import combination_name
+from flexcare.schema import SPLITS
 from flexcare.serving.bundle import Bundle, load_bundle
 from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.store import Store
@@ -56,7 +57,7 @@ def evaluate(
         say(f"{name}: training and predicting {split}")
         parts = baseline(store, infos, split, config["config"]["training"]["seed"])
         tables[name] = pa.concat_tables(
-            [_table(store, info, rows, answers, name) for info, rows, answers in parts]
+            [stored_predictions(store, info, rows, found, name) for info, rows, found in parts]
         )
     for name, one in tables.items():
         write_predictions(run / "predictions" / split / f"{name}.parquet", one)
@@ -104,26 +105,10 @@ def network_predictions(
             gates += output.gates[:, 0].sum(0).T.cpu().numpy()
             seen += output.present.sum(0).cpu().numpy()
         usage[info.name] = (gates / np.maximum(seen, 1)).tolist()
-        tables.append(_table(store, info, rows, answers, NETWORK))
+        tables.append(stored_predictions(store, info, rows, answers, NETWORK, loader.modalities))
     routing = {
         "experts": [f"expert {number + 1}" for number in range(shape[0])],
-        "combinations": ["+".join(c) for c in model.combinations],
+        "combinations": [combination_name(c) for c in model.combinations],
         "usage": usage,
     }
     return pa.concat_tables(tables), routing
-
-
-def _table(
-    store: Store, info: TaskInfo, rows: NDArray[np.int64], answers: NDArray[Any], model: str
-) -> pa.Table:
-    samples = store.samples.take(pa.array(rows))
-    modalities = list(combination_of(samples, store))
-    return predictions_table(samples, info, answers, model, modalities, store.subgroups(rows))
-
-
-def combination_of(samples: pa.Table, store: Store) -> Iterator[str]:
-    """The modalities each sample has, sorted and joined by "+"; "none" where it has none."""
-    names = sorted(store.modalities)
-    has = [samples[f"has_{name}"].to_pylist() for name in names]
-    for row in zip(*has, strict=True):
-        yield "+".join(n for n, there in zip(names, row, strict=True) if there) or "none"

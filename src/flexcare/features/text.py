@@ -1,4 +1,4 @@
-"""Frozen text encoders: text -> one vector a word piece, computed once and kept in half precision."""
+"""Frozen text encoders: text -> one vector a word piece, in half precision."""
 
 import hashlib
 import os
@@ -94,7 +94,7 @@ class HuggingFaceFolder:
                 expected="it, to read a text encoder from a folder",
                 do="pip install 'flexcare[text]'",
             ) from None
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModel.from_pretrained(

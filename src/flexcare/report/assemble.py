@@ -1,6 +1,5 @@
 """Puts the report together: what a run folder and its store hold -> report.html."""
 
-import importlib.metadata
 import json
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +60,7 @@ def report(
     manifest = store.manifest
     content = ReportContent(
         title=f"{manifest['source']}: {len(result['tasks'])} questions, one network",
-        generated=f"{datetime.now():%Y-%m-%d %H:%M}, flexcare {importlib.metadata.version('flexcare')}",
+        generated=f"{datetime.now():%Y-%m-%d %H:%M}, flexcare {config['versions']['flexcare']}",
         evaluation={k: v for k, v in result.items() if k != "routing"},
         tasks={name: store.tasks[name] for name in chosen["tasks"]},
         models=MODELS,
@@ -132,12 +131,12 @@ def _companions(
             if line["tuning"][task]["primary"] is not None
         ]
         runs.append(CompanionRun(path.name, _role(config["config"], full), curve, held_out))
-    return Companions(task, tasks[task].question, tasks[task].metric, runs)
+    return Companions(task, tasks[task].question, "auroc", runs, curve_metric=tasks[task].metric)
 
 
 def _role(config: dict[str, Any], full: list[str]) -> str:
     """What a run of the picture was given."""
-    if len(config["modalities"]) < len(full):
+    if len(config["modalities"]) == 1 and len(full) > 1:
         return f"{' and '.join(config['modalities'])} only"
     return ALONE if len(config["tasks"]) == 1 else TOGETHER
 
@@ -198,7 +197,7 @@ def _provenance(
     warnings = []
     if manifest["preset"] != "corrected":
         warnings.append(
-            f"Prepared with preset {manifest['preset']}, which repeats known leaks; for comparison only."
+            f"Prepared with preset {manifest['preset']}, which repeats known leaks: only to compare."
         )
     if manifest["source"] == "synthetic":
         warnings.append("An invented hospital: no real patient, and no claim about medicine.")

@@ -36,7 +36,7 @@ def shared_modalities(bundle: Bundle, store: Store, say: Say) -> list[str]:
     for name in both:
         found, expected = store.modalities[name], known[name]
         if found.kind != expected.kind:
-            raise _misfit(store, f"as modality {name} a {found.kind}", f"a {expected.kind}")
+            raise _misfit(store, f"{name} of kind {found.kind}", f"kind {expected.kind}")
         SAME[found.kind](store, found, expected)
     return both
 
@@ -100,7 +100,7 @@ def _same_texts(store: Store, found: ModalityInfo, expected: ModalityInfo) -> No
         raise _misfit(
             store,
             f"notes embedded by {names[0]}",
-            f"{names[1]}",
+            names[1],
             "Prepare again with --text-encoder of the bundle.",
         )
 

@@ -174,16 +174,21 @@ class Predictor:
         config = self.bundle.model.config
         caps = (config.max_bins, config.max_pieces)
         loader = Loader(store, self.bundle.scaling, modalities, *caps)
-        parts = [self._table(loader, name, split, model) for name in names]
-        return pa.concat_tables(parts)
+        # Every task is checked before the first one is answered.
+        parts = [(self.tasks[name], *self._samples(store, name, split)) for name in names]
+        return pa.concat_tables([self._table(loader, *part, model) for part in parts])
 
-    def _table(self, loader: Loader, task: str, split: str | None, model: str) -> pa.Table:
-        """One task's predictions, in the order of the store."""
-        info, store = self.tasks[task], loader.store
-        every = [store.rows(task, one) for one in (SPLITS if split is None else [split])]
-        rows, samples = shared_samples(store, info, np.sort(np.concatenate(every)), self.say)
-        found = predict_rows(self.bundle.model, loader, rows, task)
-        has, groups = present(store, rows, loader.modalities), store.subgroups(rows)
+    def _samples(self, store: Store, task: str, split: str | None) -> tuple[Rows, pa.Table]:
+        """Sample rows of a task in the order of the store, and the samples."""
+        rows = [store.rows(task, one) for one in (SPLITS if split is None else [split])]
+        return shared_samples(store, self.tasks[task], np.sort(np.concatenate(rows)), self.say)
+
+    def _table(
+        self, loader: Loader, info: TaskInfo, rows: Rows, samples: pa.Table, model: str
+    ) -> pa.Table:
+        found = predict_rows(self.bundle.model, loader, rows, info.name)
+        has = present(loader.store, rows, loader.modalities)
+        groups = loader.store.subgroups(rows)
         return predictions_table(samples, info, found, model, has, groups)
 
     def _asked(self, tasks: Iterable[str] | None, known: Iterable[str]) -> tuple[str, ...]:

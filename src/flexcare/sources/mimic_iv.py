@@ -1,4 +1,4 @@
-"""MIMIC-IV 2.x and 3.x as downloaded, with MIMIC-CXR-JPG, MIMIC-IV-Note and MIMIC-IV-ED (SPEC 3)."""
+"""MIMIC-IV 2.x and 3.x as downloaded, with MIMIC-CXR-JPG, MIMIC-IV-Note and MIMIC-IV-ED."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -172,7 +172,8 @@ class MimicIV:
         table = folder.query(
             f"""
             WITH films AS (SELECT * FROM {metadata} WHERE ViewPosition = 'AP'),
-            labels AS (SELECT TRY_CAST(study_id AS BIGINT) AS study, [{findings}] AS f FROM {labels})
+            labels AS (
+                SELECT TRY_CAST(study_id AS BIGINT) AS study, [{findings}] AS f FROM {labels})
             SELECT dicom_id AS image_id, TRY_CAST(study_id AS BIGINT) AS study_id,
                 TRY_CAST(subject_id AS BIGINT) AS subject_id,
                 try_strptime(StudyDate || {clock} || '.' || {part}, '%Y%m%d%H%M%S.%f')

@@ -186,8 +186,8 @@ class RawFolder:
             return cursor.sql(sql).to_arrow_table()
 
 
-class reading:  # noqa: N801 - used as a statement
-    """Turns DuckDB's complaint about a damaged file into a `UserError` without the row's content."""
+class reading:
+    """Turns DuckDB's complaint about a damaged file into a `UserError` without the row."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -21,7 +21,6 @@ from flexcare.store import Store
 from flexcare.training.checkpoint import load_checkpoint
 from flexcare.training.folder import CHECKPOINT, RunFolder
 from flexcare.training.loop import Loop
-from flexcare.training.objectives import task_weights
 from flexcare.training.schedules import Plan, Rows, one_hour
 
 
@@ -65,7 +64,6 @@ def train(
         [opened.modalities[name] for name in config.modalities or ()],
         [opened.tasks[name] for name in config.tasks or ()],
     )
-    task_weights(model.tasks, config.objective)
     plan = Plan(opened, rows, config.training)
     tuning = {task: _tuning_rows(opened, task, config.training.seed) for task in rows}
     caps = (config.model.max_bins, config.model.max_pieces)
@@ -95,8 +93,10 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
     config = check(Config, _over(_preset(store), settings), "the settings of train")
+    weights = config.objective.task_weights
     for kind, asked, there in (
         ("task", config.tasks, store.tasks),
+        ("task in objective.task_weights:", weights, store.tasks),
         ("modality", config.modalities, store.modalities),
     ):
         for name in asked or ():
@@ -104,7 +104,13 @@ def _resolved(store: Store, settings: dict[str, Any]) -> Config:
                 raise unknown(kind, name, there, f"Store {store.path} has these.")
     tasks = config.tasks or tuple(name for name in store.tasks if len(store.rows(name, "train")))
     modalities = config.modalities or tuple(store.modalities)
-    return config.model_copy(update={"tasks": tasks, "modalities": modalities})
+    # One file of settings serves runs with fewer tasks: weights of others do not matter.
+    objective = config.objective.model_copy(
+        update={"task_weights": {name: weights[name] for name in weights if name in tasks}}
+    )
+    return config.model_copy(
+        update={"tasks": tasks, "modalities": modalities, "objective": objective}
+    )
 
 
 def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:

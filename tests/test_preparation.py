@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hospital import Hospital, put
-from prepared import Make, everything, prepare_there, quiet
 
 from flexcare.errors import UserError
 from flexcare.files import read_json
-from flexcare.prepare import PRESETS, prepare, read_preset
+from flexcare.preparation import PRESETS, prepare, read_preset
 from flexcare.store import Store
+from hospital import Hospital, put
+from prepared import Make, everything, prepare_there, quiet
 
 TASKS = "in_hospital_mortality,decompensation,length_of_stay,readmission,phenotyping"
 

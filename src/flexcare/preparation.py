@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,7 @@ class _Preparation:
         with GrowingArray(self.folder / "films.npy", np.uint8, (side, side)) as films:
             for image in used[used >= 0]:
                 try:
-                    film = read_film(root / paths[image], side)  # type: ignore[operator]
+                    film = read_film(root / paths[image], side)
                 except (UnreadableFilm, OSError):
                     self.source.dropped["films that cannot be decoded"] += 1
                     continue
