@@ -69,7 +69,8 @@ TABLES = {
     "ed/triage": Table(
         "seen_at",
         "'other ' || dice AS chiefcomplaint",
-        "JOIN (SELECT stay_id, TRY_CAST(intime AS TIMESTAMP) AS seen_at FROM visits) USING (stay_id)",
+        "JOIN (SELECT stay_id, TRY_CAST(intime AS TIMESTAMP) AS seen_at FROM visits)"
+        " USING (stay_id)",
     ),
     "cxr/mimic-cxr-2.0.0-metadata": Table(
         "try_strptime(StudyDate || lpad(split_part(StudyTime, '.', 1), 6, '0'), '%Y%m%d%H%M%S')",

@@ -35,7 +35,7 @@ _NOTE = (
     "text",
 )
 COLUMNS = {
-    "hosp/patients": ("subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"),
+    "hosp/patients": ("subject_id", "gender", "anchor_age", "anchor_year", "dod"),
     "hosp/admissions": (
         "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type",
         "insurance", "race", "hospital_expire_flag",
@@ -172,8 +172,9 @@ class Hospital:
         folder = f"files/p{str(subject)[:2]}/p{subject}/s{study}"
         self.films[f"{folder}/{dicom}.jpg"] = picture(brightness)
         if labels:
-            self.add("cxr/mimic-cxr-2.0.0-chexpert", subject_id=subject, study_id=study,
-                     **{name.replace("_", " "): value for name, value in labels.items()})  # fmt: skip
+            findings = {name.replace("_", " "): value for name, value in labels.items()}
+            table = "cxr/mimic-cxr-2.0.0-chexpert"
+            self.add(table, subject_id=subject, study_id=study, **findings)
         return self.add("cxr/mimic-cxr-2.0.0-metadata", dicom_id=dicom, subject_id=subject,
                         study_id=study, ViewPosition=view, StudyDate=f"{time:%Y%m%d}",
                         StudyTime=f"{clock}.25")  # fmt: skip
@@ -183,7 +184,7 @@ class Hospital:
     ) -> Row:
         """A discharge summary with these two sections."""
         text = (
-            f"Chief Complaint:\nunwell\n\nPast Medical History:\n{history}\n\nSocial History:\n___\n\n"
+            f"Chief Complaint:\nunwell\n\nPast Medical History:\n{history}\n\nSocial History:\n\n"
             f"Brief Hospital Course:\n{course}\n\nDischarge Condition:\nstable\n"
         )
         number = len(self.tables["note/discharge"])

@@ -53,8 +53,11 @@ def everything(subjects: int = 8) -> Hospital:
         hospital.report(subject, start + 10, f"new effusion number {number}")
         hospital.summary(subject, subject * 10, f"asthma since {number}", f"day {number} improved")
         hospital.complaint(subject, 900 + number, start - 4, f"cough for {number} days")
-        hospital.film(subject, 500 + number, start + 6, f"d{number}a", brightness=20 * number % 200,
-                      Edema="1.0", Pneumonia="0.0" if number % 2 else "-1.0", No_Finding="")  # fmt: skip
+        findings = {"Edema": "1.0", "Pneumonia": "0.0" if number % 2 else "-1.0", "No_Finding": ""}
+        bright = 20 * number % 200
+        hospital.film(
+            subject, 500 + number, start + 6, f"d{number}a", brightness=bright, **findings
+        )
         hospital.film(subject, 600 + number, start + 30, f"d{number}b", brightness=90, Edema="0.0")
         hospital.add("hosp/diagnoses_icd", hadm_id=subject * 10, icd_code="N179", icd_version=10)
         hospital.add("hosp/drgcodes", hadm_id=subject * 10, drg_type="HCFA", drg_code="190")

@@ -39,8 +39,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{path}: a relative import hides its part"
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            assert not node.level, f"{path}: a relative import hides its part"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
             found.add(parts[1] if parts[0] == "flexcare" and len(parts) > 1 else parts[0])

@@ -18,7 +18,7 @@ def kept(store: Store) -> set[int]:
 
 
 def transfers() -> Hospital:
-    """1: one stay; 2: a second stay of its admission is a transfer; 3: two plain stays; 4: moved."""
+    """1: one stay; 2: a second stay, which is a transfer; 3: two plain stays; 4: moved."""
     hospital = Hospital()
     for subject in (1, 2, 3):
         hospital.patient(subject, days=2)

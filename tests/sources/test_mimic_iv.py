@@ -43,12 +43,9 @@ def one_stay(days: float = 3) -> tuple[Hospital, Row]:
 
 def stored(store: Store, stay_id: int = 100) -> dict[str, np.ndarray[Any, Any]]:
     """The event arrays of one stay, with variables by name."""
-    samples = store.samples.filter(
-        [a and b == stay_id for a, b in zip(
-            store.samples["has_series"].to_pylist(), store.samples["stay_id"].to_pylist(), strict=True
-        )]
-    )  # fmt: skip
-    first, stop = samples["series_first"][0].as_py(), samples["series_stop"][0].as_py()
+    rows = store.samples.to_pylist()
+    sample = next(row for row in rows if row["has_series"] and row["stay_id"] == stay_id)
+    first, stop = sample["series_first"], sample["series_stop"]
     out: dict[str, np.ndarray[Any, Any]] = {n: a[first:stop] for n, a in store.events.items()}
     names = variable_set(store.modalities["series"].settings["variables"], "store").names
     return out | {"name": np.array(names)[out["variable"]]}
@@ -235,7 +232,7 @@ def test_a_store_time_centuries_away_is_no_accident(make: Make) -> None:
 
 
 def test_laboratory_rows_belong_to_a_stay_by_subject_and_time(make: Make) -> None:
-    hospital, stay = one_stay()
+    hospital, _ = one_stay()
     other = hospital.patient(2, start=5)
     hospital.chart(other, 6, CELSIUS, 37)
     hospital.lab(1, 10, PH_LAB, 7.31, hadm="")
@@ -280,7 +277,7 @@ def test_chart_rows_belong_to_their_stay_within_its_length(make: Make) -> None:
 
 
 def test_output_rows_count_where_the_dictionary_says_so(make: Make, tmp_path: Path) -> None:
-    hospital, stay = one_stay()
+    hospital, _ = one_stay()
     hospital.tables["icu/d_items"] = [{"itemid": 226559, "linksto": "outputevents"}]
     hospital.tables["icu/outputevents"] = [
         {"stay_id": 100, "charttime": at(2), "storetime": at(2), "itemid": 226559, "value": 250}

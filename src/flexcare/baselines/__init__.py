@@ -8,6 +8,6 @@ from flexcare.store import Store
 
 # (store, tasks, split, seed) -> by task: its info, sample rows (n,), probabilities (n, outputs).
 BASELINES: dict[str, Callable[[Store, Iterable[str], str, int], Iterator[Answered]]] = {
-    "majority": majority,
     "trees": trees,
+    "majority": majority,
 }

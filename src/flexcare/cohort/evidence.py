@@ -108,7 +108,7 @@ def _available(asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListArray:
     reports = column(texts, "kind") == "radiology_report"
     charted, moments = column(texts, "time"), column(texts, "available_at").astype(np.int64)
     first = np.searchsorted(subjects, subjects)
-    lists = []
+    lists: list[list[int]] = []
     for place, moment in views.T:
         if place < 0:
             lists.append([])

@@ -138,15 +138,17 @@ def findings(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     nothing = [None] * len(cohort.finding_names)
     values = np.array([rows[i] or nothing for i in asks.image], np.float32)
     values = values.reshape(len(asks), len(cohort.finding_names))[:, places]
-    known = ~np.isnan(values)
-    return Labels(np.where(known, values, 0), known, known.any(1), "study without a usable label")
+    known: Mask = ~np.isnan(values)
+    some = np.asarray(known.any(axis=1))
+    return Labels(np.where(known, values, 0), known, some, "study without a usable label")
 
 
 def drg(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """The DRG code that the admission was billed with."""
     place = rows_of(column(cohort.admissions, "hadm_id")[asks.admission], cohort.drgs, "hadm_id")
     there = place >= 0
-    names = np.where(there, np.append(column(cohort.drgs, "code"), None)[place], None)
+    codes = np.array([*cohort.drgs["code"].to_pylist(), None], object)
+    names = codes[np.where(there, place, -1)]
     return Labels(
         np.zeros((len(asks), 1), np.float32),
         there[:, None],

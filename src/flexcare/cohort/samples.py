@@ -1,6 +1,7 @@
 """The samples table: every task's asks, answers and evidence, in one table (schema.SAMPLES)."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -118,9 +119,8 @@ def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:
         row_or_none(column(cohort.subjects, n), subject) for n in ("anchor_age", "anchor_year")
     ]
     age = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age)
-    edges = (*AGE_BANDS, np.inf)
     between = [f"{low}-{high - 1}" for low, high in pairwise(AGE_BANDS)]
-    names = [f"under {AGE_BANDS[0]}", *between, f"{AGE_BANDS[-1]} and over", None]
+    names: list[str | None] = [f"under {AGE_BANDS[0]}", *between, f"{AGE_BANDS[-1]} and over", None]
     band = np.where(np.isnan(age), len(names) - 1, np.searchsorted(AGE_BANDS, age, side="right"))
     out = {
         "age_band": pa.array(names, pa.string()).take(pa.array(band)),

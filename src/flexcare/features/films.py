@@ -24,6 +24,7 @@ def read_film(path: Path, side: int) -> NDArray[np.uint8]:
         FileNotFoundError: no such file.
     """
     data = path.read_bytes()
+    grey: NDArray[np.uint8]
     try:
         # The decoder scales by eighths while decoding, which costs less than decoding whole.
         least = int(side * SHORT_SIDE)
@@ -45,7 +46,8 @@ def centre(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     rows = _weights(height, round(height * factor), side)
     columns = _weights(width, round(width * factor), side)
     picture = rows @ grey.astype(np.float32) @ columns.T
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    out: NDArray[np.uint8] = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return out
 
 
 def _weights(source: int, target: int, kept: int) -> NDArray[np.float32]:

@@ -102,10 +102,11 @@ class Loader:
         hours = self.columns["series_hours"][chosen]
         values, observed, count = bin_events(Events(sample, **arrays), hours, self.variables)
         kept = np.minimum(count, self.max_bins)
-        if len(values[0]) > self.max_bins:
+        if values.shape[1] > self.max_bins:
             bins = (count - kept)[:, None] + np.arange(kept.max())[None]
             bins = np.minimum(bins, values.shape[1] - 1)[:, :, None]
-            values, observed = (np.take_along_axis(a, bins, axis=1) for a in (values, observed))
+            values = np.take_along_axis(values, bins, axis=1)
+            observed = np.take_along_axis(observed, bins, axis=1)
         columns = to_columns(values, observed, self.variables, self.center, self.scale)
         valid = np.arange(columns.shape[1])[None] < kept[:, None]
         columns[~valid] = 0
@@ -151,39 +152,42 @@ READ: dict[str, Callable[[Loader, Rows], Tokens | None]] = {
 
 def prefetch(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
     """The same items, made by another thread a little ahead of their use; errors are passed on."""
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    ready: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(ahead)
     stopped = threading.Event()
-
-    def put(entry: tuple[bool, Any]) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put((True, item))
-                if stopped.is_set():
-                    return
-            put((False, None))
-        except BaseException as error:
-            put((False, error))
-
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=_fill, args=(items, ready, stopped), daemon=True)
     thread.start()
     try:
         while True:
-            more, value = ready.get()
+            item, error, more = ready.get()
+            if error is not None:
+                raise error
             if not more:
-                if value is not None:
-                    raise value
                 return
-            yield value
+            yield item  # type: ignore[misc]
     finally:
         stopped.set()
         thread.join()
+
+
+def _fill(items: Iterable[T], ready: "queue.Queue[Any]", stopped: threading.Event) -> None:
+    """Put items into the queue until they end, fail, or nobody wants more."""
+
+    def put(*entry: Any) -> None:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    try:
+        for item in items:
+            put(item, None, True)
+            if stopped.is_set():
+                return
+        put(None, None, False)
+    except BaseException as error:
+        put(None, error, False)
 
 
 def _ranges(first: Rows, stop: Rows) -> tuple[Rows, Rows]:

@@ -196,9 +196,7 @@ def _provenance(
     """Where the numbers come from."""
     warnings = []
     if manifest["preset"] != "corrected":
-        warnings.append(
-            f"Prepared with preset {manifest['preset']}, which repeats known leaks: only to compare."
-        )
+        warnings.append(f"Prepared with preset {manifest['preset']}, which repeats known leaks.")
     if manifest["source"] == "synthetic":
         warnings.append("An invented hospital: no real patient, and no claim about medicine.")
     return {

@@ -1,7 +1,7 @@
 """Raw measurement rows -> values of variables, in SQL (SPEC 5: units, limits, texts, ties)."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -158,7 +158,7 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
 
 
 def _table(
-    connection: duckdb.DuckDBPyConnection, name: str, columns: str, rows: list[tuple[object, ...]]
+    connection: duckdb.DuckDBPyConnection, name: str, columns: str, rows: Sequence[Sequence[object]]
 ) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
     if rows:
