@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import flexcare.preparation as preparing
+import flexcare.storing as storing
 from flexcare.errors import UserError
 from flexcare.features.text import HashedNgrams
 from flexcare.preparation import prepare
@@ -315,7 +316,7 @@ def test_an_error_of_the_reader_repeats_no_row() -> None:
     assert "b.csv" in caught.value.found
 
 
-@pytest.mark.parametrize("step", ["read_film", "fit_series", "sha256"])
+@pytest.mark.parametrize("step", ["read_film", "text_hash", "fit_series", "sha256"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
@@ -323,7 +324,7 @@ def test_an_interruption_leaves_nothing(
     def stop(*args: Any) -> None:
         raise kind
 
-    monkeypatch.setattr(preparing, step, stop)
+    monkeypatch.setattr(storing if hasattr(storing, step) else preparing, step, stop)
     with pytest.raises(kind):
         prepare_there(folder, folder.parent / "out")
     assert [p.name for p in folder.parent.iterdir()] == ["h"]
@@ -353,7 +354,7 @@ def test_a_film_that_may_not_be_read_is_counted(
     def forbidden(path: Path, side: int) -> None:
         raise PermissionError(errno.EACCES, "not for you")
 
-    monkeypatch.setattr(preparing, "read_film", forbidden)
+    monkeypatch.setattr(storing, "read_film", forbidden)
     store = prepare_there(folder, folder.parent / "out", tasks="in_hospital_mortality")
     assert store.manifest["dropped"]["films that cannot be decoded"] == 2
     assert "film" not in {k for r in store.samples.to_pylist() for k in r if r["has_film"]}

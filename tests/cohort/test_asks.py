@@ -56,13 +56,17 @@ def test_hours_are_asked_over_4_and_from_the_first_observation(
 
 
 def test_the_last_hour_of_a_whole_number_of_hours_is_asked(make: Make) -> None:
-    """Lengths in days are no whole hours in binary: 77 / 24 * 24 is not always 77."""
+    """Lengths in days with six decimals: 2.208333 days are 53 hours, of which nothing is lost."""
     hospital = Hospital()
-    for subject, length in enumerate((77, 49, 103), start=1):
-        hospital.chart(hospital.patient(subject, days=length / 24), 1, HEART_RATE, 80)
+    for subject, length in enumerate((77, 53, 103), start=1):
+        stay = hospital.patient(subject, days=length / 24)
+        stay["los"] = round(length / 24, 6)
+        hospital.chart(stay, 1, HEART_RATE, 80)
+        hospital.chart(stay, length, HEART_RATE, 90)
     store = make(hospital, tasks="decompensation")
     ends = [max(hours_of(store, "decompensation", stay)) for stay in (100, 200, 300)]
-    assert ends == [77, 49, 103]
+    assert ends == [77, 53, 103]
+    assert store.manifest["dropped"] == {}
 
 
 def test_nothing_is_asked_after_death(make: Make) -> None:
@@ -126,6 +130,16 @@ def test_films_of_minors_are_asked_in_the_paper_only(
     hospital.film(2, 1, 10, "b", Edema="1.0")
     hospital.film(3, 3, 10, "c", Edema="1.0")  # of nobody the tables know
     assert set(answers(make(hospital, preset, "diagnosis"), "diagnosis")) == studies
+
+
+def test_only_films_ask_for_adults(make: Make) -> None:
+    hospital = charted()
+    hospital.subject(2, age=10)
+    hospital.admission(2, 20, 0, 50)
+    for subject in (1, 2):
+        hospital.summary(subject, subject * 10, "none", "well")
+        hospital.add("hosp/drgcodes", hadm_id=subject * 10, drg_type="HCFA", drg_code="1")
+    assert set(answers(make(hospital, tasks="drg", drg_classes="all"), "drg")) == {"10", "20"}
 
 
 def test_drg_is_asked_at_discharge_of_admissions_with_a_course(make: Make) -> None:

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_bundle import random_bundle
 
-from flexcare.errors import UserError
-from flexcare.serving.bundle import load_bundle
-from flexcare.serving.predictor import Predictor, load
+from flexcare.features.text import HashedNgrams
+from flexcare.serving.predictor import load
 from hospital import GCS_EYE, GCS_MOTOR, GCS_VERBAL, HEART_RATE, OXYGEN, PH_LAB, START, picture
 from prepared import quiet
 
@@ -214,9 +213,20 @@ def test_of_equal_times_the_last_one_given_wins(predictor):
 
 
 def test_order_of_other_times_does_not_matter(predictor):
-    assert predictor.predict({"series": SERIES[::-1]}, 24) == predictor.predict(
-        {"series": SERIES}, 24
-    )
+    series = [*SERIES, (1.2, "heart_rate", 60), (1.8, "heart_rate", 140)]
+    found = predictor.predict({"series": series[::-1]}, 24)
+    assert found == predictor.predict({"series": series}, 24)
+
+
+def test_later_value_of_an_hour_wins(predictor):
+    later, earlier = (1.8, "heart_rate", 140), (1.2, "heart_rate", 60)
+    found = predictor.predict({"series": [later, earlier]}, 5)
+    assert found == predictor.predict({"series": [later]}, 5)
+
+
+def test_hours_that_rounding_made_a_hair_smaller_are_the_same(predictor):
+    found = predictor.predict({"series": [(math.nextafter(3, 0), "heart_rate", 140)]}, 5)
+    assert found == predictor.predict({"series": [(3, "heart_rate", 140)]}, 5)
 
 
 def test_category_may_be_its_name_a_text_or_its_score(predictor):
@@ -262,84 +272,16 @@ def test_note_without_a_text_is_an_absent_note(predictor, note):
     assert (found.modalities, found.left_out) == ("none", ["note: no text"])
 
 
-BAD = {
-    "variable": ({"series": [(1, "hart_rate", 80)]}, 5, "Did you mean 'heart_rate'"),
-    "no name": ({"series": [(1, ["heart_rate"], 80)]}, 5, "unknown variable in entry 0"),
-    "modality": ({"films": FILM}, 5, "Did you mean 'film'"),
-    "category": ({"series": [(1, "gcs_eye", "5 to pain")]}, 5, "Did you mean '2 to pain'"),
-    "score": ({"series": [(1, "gcs_eye", 7)]}, 5, "unknown category of gcs_eye"),
-    "nan": ({"series": [(1, "heart_rate", math.nan)]}, 5, "a finite number, 1/min"),
-    "infinite": ({"series": [(1, "heart_rate", math.inf)]}, 5, "a finite number"),
-    "nan category": ({"series": [(1, "gcs_eye", math.nan)]}, 5, "unknown category"),
-    "text": ({"series": [(1, "heart_rate", "fast")]}, 5, "found:    a str"),
-    "nan time": ({"series": [(math.nan, "heart_rate", 80)]}, 5, "hours of heart_rate"),
-    "pair": ({"series": [(1, "heart_rate")]}, 5, "entry 0 of the series"),
-    "no list": ({"series": 5}, 5, "the series cannot be read"),
-    "table": ({"series": {"heart_rate": 80}}, 5, "the series cannot be read"),
-    "no hours": ({"series": SERIES}, None, "Give hours="),
-    "nan hours": ({}, math.nan, "prediction time"),
-    "negative hours": ({}, -1, "prediction time"),
-    "seconds": ({"series": SERIES}, 10**7, "0 to 87,840"),
-    "text hours": ({}, "48", "prediction time"),
-    "float film": ({"film": FILM / 255}, 5, "ndarray of float64, shape (50, 40)"),
-    "colour film": ({"film": np.stack([FILM] * 3, 2)}, 5, "shape (50, 40, 3)"),
-    "empty film": ({"film": FILM[:0]}, 5, "shape (0, 40)"),
-    "no film": ({"film": "no/such.jpg"}, 5, "No such file"),
-    "note": ({"note": 5}, 5, "found:    a int"),
-    "kind": ({"note": {"kind": "radiology", "text": "x"}}, 5, "Did you mean 'radiology_report'"),
-    "document": ({"note": {"text": "secret"}}, 5, "whole documents"),
-}
+class Recorder(HashedNgrams):
+    """Keeps the texts it is given."""
+
+    def embed(self, texts):
+        self.texts = list(texts)
+        return super().embed(texts)
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_is_refused_with_a_reason(predictor, name):
-    patient, hours, told = BAD[name]
-    with pytest.raises(UserError) as error:
-        predictor.predict(patient, hours)
-    assert told in str(error.value)
-    assert "secret" not in str(error.value)
-
-
-def test_file_that_is_no_jpeg_is_refused_without_its_name(predictor, tmp_path):
-    (tmp_path / "p123.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="no JPEG") as error:
-        predictor.predict({"film": tmp_path / "p123.jpg"})
-    assert "p123" not in str(error.value)
-
-
-def test_unknown_and_no_task_are_refused(predictor):
-    with pytest.raises(UserError, match="Did you mean 'readmission'"):
-        predictor.predict({}, tasks=["readmision"])
-    with pytest.raises(UserError, match="nothing to ask"):
-        predictor.predict({}, tasks=[])
-
-
-def test_notes_of_another_encoder_are_refused_but_only_notes(bundle_folder):
-    bundle = load_bundle(bundle_folder)
-    (note,) = [info for info in bundle.modalities if info.kind == "text"]
-    note.settings["encoder"] = "clinical-0123"
-    predictor = Predictor(bundle)
-    assert predictor.predict({"series": SERIES}, 5).modalities == "series"
-    with pytest.raises(UserError, match=r"expected: clinical-0123\n.*load\(bundle, text_encoder="):
-        predictor.predict({"note": "cough"})
-    with pytest.raises(UserError, match="clinical-0123"):
-        Predictor(bundle, "hashed")
-
-
-def test_encoder_that_fits_may_be_named(bundle_folder):
-    expected = load(bundle_folder).predict({"note": "cough"})
-    assert load(bundle_folder, text_encoder="hashed").predict({"note": "cough"}) == expected
-    with pytest.raises(UserError, match="no text encoder nowhere"):
-        load(bundle_folder, text_encoder="nowhere")
-
-
-def test_imported_network_says_that_it_cannot_read_a_patient(bundle_folder):
-    bundle = load_bundle(bundle_folder)
-    bundle.scaling = {}
-    for info in bundle.modalities:
-        info.settings.clear()
-    predictor = Predictor(bundle)
-    for name in KNOWN:
-        with pytest.raises(UserError):
-            predictor.predict({name: KNOWN[name]}, 24)
-    assert predictor.predict({}).modalities == "none"
+def test_encoder_is_given_what_preparation_would_give_it(bundle_folder):
+    predictor = load(bundle_folder)
+    predictor.reader.encoder = encoder = Recorder()
+    predictor.predict({"note": [" cough\n", "", " "]})
+    assert encoder.texts == ["cough"]

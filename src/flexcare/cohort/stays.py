@@ -155,8 +155,9 @@ def select_stays(
         settings.icu_death_date,
     )
     stays = stays.append_column("died_in_icu", pa.array(icu_death))
-    # Rounded: a length in days, such as 1/24, is seldom a whole number of hours in binary.
-    stays = stays.append_column("los_hours", pc.round(pc.multiply(stays["los"], 24.0), 6))
+    # In whole seconds, as times are: days with some decimals are seldom a whole number of hours.
+    seconds = pc.round(pc.multiply(stays["los"], 86_400.0))
+    stays = stays.append_column("los_hours", pc.divide(seconds, 3600.0))
     return stays, every
 
 

@@ -238,7 +238,7 @@ class MimicIV:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE kept AS SELECT stay,"
             " stay_id::VARCHAR AS stay_id, subject_id::VARCHAR AS subject_id, intime, outtime,"
-            " round(los * 86400, 3) AS length FROM cohort_stays"
+            " round(los * 86400) AS length FROM cohort_stays"
         )
         wanted = {item for v in variables.variables.values() for item in v.items}
         items = ", ".join(f"'{item}'" for item in sorted(wanted))
