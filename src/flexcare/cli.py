@@ -170,24 +170,54 @@ def report(
 
 @app.command(sort_key=6)
 def predict(
-    bundle: Path, store: Path, /, *, out: Path, split: Split | None = None, tasks: str | None = None
+    bundle: Path,
+    path: Path,
+    /,
+    *,
+    out: Path,
+    source: str | None = None,
+    cxr: Path | None = None,
+    note: Path | None = None,
+    ed: Path | None = None,
+    split: Split | None = None,
+    tasks: str | None = None,
 ) -> None:
-    """Predict with a bundle on a store.
+    """Predict with a bundle on a store, or on a folder of raw tables.
 
     Args:
         bundle: folder with weights.safetensors and bundle.json.
-        store: folder that `prepare` wrote.
+        path: store that `prepare` wrote; with --source a folder of raw tables.
         out: predictions table to write (Parquet, MEDS columns).
+        source: mimic-iv or synthetic; the folder is prepared as the bundle's store was.
+        cxr: folder of MIMIC-CXR-JPG.
+        note: folder of MIMIC-IV-Note.
+        ed: folder of MIMIC-IV-ED.
         split: only these samples; all if absent.
         tasks: comma-separated; all that both know if absent.
     """
+    from tempfile import TemporaryDirectory
+
     from flexcare.evaluation.predictions import write_predictions
     from flexcare.files import refuse_existing
+    from flexcare.preparation import prepare as run
     from flexcare.serving.predictor import load
 
     refuse_existing(out)
+    predictor = load(bundle)
     names = [part.strip() for part in tasks.split(",")] if tasks else None
-    table = load(bundle).predict_store(store, split=split, tasks=names)
+    with TemporaryDirectory() as place:
+        if source is not None:
+            path = run(
+                source,
+                path,
+                Path(place) / "store",
+                cxr=cxr,
+                note=note,
+                ed=ed,
+                tasks=tasks or ",".join(predictor.tasks),
+                settings=predictor.preparation(),
+            )
+        table = predictor.predict_store(path, split=split, tasks=names)
     write_predictions(out, table)
     print(f"predictions: {len(table):,} in {out}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +94,11 @@ class Predictor:
         self.bundle, self.say = bundle, say
         self.tasks = {info.name: info for info in bundle.tasks}
         self.reader = PatientReader(bundle, text_encoder)
+
+    def preparation(self) -> dict[str, Any]:
+        """How the store was prepared that the bundle was trained on (config.Preparation)."""
+        settings: dict[str, Any] = self.bundle.provenance.get("store", {}).get("settings", {})
+        return settings
 
     @overload
     def predict(

@@ -1,0 +1,143 @@
+"""The whole line by its commands, and commands typed wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from flexcare.cli import main
+from hospital import Hospital
+from prepared import everything
+
+SMALL = """
+[model]
+hidden = 16
+layers = 1
+heads = 2
+[training]
+epochs = 1
+schedule = "round_robin"
+"""
+TASKS = "in_hospital_mortality,phenotyping"
+
+
+def flexcare(*words: object) -> int:
+    """Exit code of a command."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An invented hospital, its store, an evaluated run and its report."""
+    place: Path = tmp_path_factory.mktemp("line")
+    (place / "small.toml").write_text(SMALL)
+    assert flexcare("simulate", "--subjects", 60, "--seed", 1, "--out", place / "h") == 0
+    line = ("prepare", "synthetic", place / "h", "--out", place / "store", "--tasks", TASKS)
+    assert flexcare(*line) == 0
+    line = ("train", place / "store", "--out", place / "run", "--config", place / "small.toml")
+    assert flexcare(*line) == 0
+    assert flexcare("evaluate", place / "run", "--resamples", 20) == 0
+    assert flexcare("report", place / "run") == 0
+    return place
+
+
+def test_the_line_leaves_what_it_says(folder):
+    run = folder / "run"
+    names = {p.stem for p in (run / "predictions" / "held_out").iterdir()}
+    assert names == {"flexcare", "trees", "majority"}
+    assert "<html" in (run / "report.html").read_text()
+
+
+def test_models_are_judged_on_the_same_samples(folder):
+    where = folder / "run" / "predictions" / "held_out"
+    tables = [pq.read_table(where / f"{n}.parquet") for n in ("flexcare", "trees", "majority")]
+    ids = [sorted(table["sample_id"].to_pylist()) for table in tables]
+    assert ids[0] == ids[1] == ids[2] != []
+
+
+def test_a_bundle_answers_a_store_and_the_raw_folder_alike(folder, tmp_path):
+    bundle = folder / "run" / "bundle"
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert flexcare("predict", bundle, folder / "store", "--out", first) == 0
+    line = ("predict", bundle, folder / "h", "--source", "synthetic", "--out", second)
+    assert flexcare(*line) == 0
+    assert pq.read_table(first).equals(pq.read_table(second))
+
+
+@pytest.mark.parametrize("what", ["store", "run", "run/bundle"])
+def test_show_explains(folder, what, capsys):
+    assert flexcare("show", folder / what) == 0
+    assert "phenotyping" in capsys.readouterr().out
+
+
+def test_show_explains_predictions(folder, capsys):
+    path = folder / "run" / "predictions" / "held_out" / "trees.parquet"
+    assert flexcare("show", path) == 0
+    assert "trees" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("prepar",), "prepare"),
+        (("prepare", "mimic-4", "x", "--out", "y"), "mimic-iv"),
+        (("prepare", "mimic-iv", "x", "--out", "y", "--preset", "papper"), "'paper'"),
+        (("prepare", "mimic-iv", "x", "--out", "y", "--tasks", "readmision"), "'readmission'"),
+        (("train", "nowhere", "--out", "y"), "store"),
+        (("train", "nowhere", "--out", "y", "--epoch", "3"), "--epochs"),
+        (("evaluate", "nowhere"), "run"),
+        (("report", "nowhere"), "run"),
+        (("predict", "nowhere", "x", "--out", "y"), "bundle"),
+        (("import-authors", "nowhere", "--out", "y"), "nowhere"),
+        (("show", "nowhere"), "nowhere"),
+        (("simulate", "--subjects", "many", "--out", "y"), "many"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert flexcare(*words) != 0
+    captured = capsys.readouterr()
+    assert told in captured.err + captured.out
+    assert "Traceback" not in captured.err + captured.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where(capsys):
+    assert flexcare("show", "nowhere", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_existing_result_is_not_touched(folder, capsys):
+    before = (folder / "store" / "manifest.json").read_bytes()
+    assert flexcare("prepare", "synthetic", folder / "h", "--out", folder / "store") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (folder / "store" / "manifest.json").read_bytes() == before
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from flexcare.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules or 'duckdb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_python_uses_the_same_words(folder, tmp_path):
+    import flexcare as package
+
+    hospital: Hospital = everything()
+    raw = hospital.write(tmp_path / "h")
+    store = package.prepare(
+        "mimic-iv", raw, tmp_path / "s", tasks="phenotyping", say=lambda s: None
+    )
+    assert store == tmp_path / "s"
+    assert callable(package.train)
+    assert callable(package.evaluate)
+    assert package.load(folder / "run" / "bundle").predict({}).modalities == "none"
