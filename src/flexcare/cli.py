@@ -1,5 +1,6 @@
 """The command line: one function a command, which parses, calls and prints."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -125,7 +126,8 @@ def train(
         if number is not None:
             settings.setdefault("training", {})[name] = number
     run(store, out, settings=settings, resume=resume)
-    print(f"run: {out}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
+        print(f"run: {out}")
 
 
 @app.command(sort_key=4)
