@@ -14,7 +14,6 @@ import pytest
 import flexcare.preparation as preparing
 import flexcare.storing as storing
 from flexcare.errors import UserError
-from flexcare.features.text import HashedNgrams
 from flexcare.preparation import prepare
 from flexcare.sources.tables import reading
 from flexcare.store import GrowingArray
@@ -314,38 +313,6 @@ def test_an_error_of_the_reader_repeats_no_row() -> None:
         raise duckdb.ConversionException(message)
     assert SECRET not in str(caught.value)
     assert "b.csv" in caught.value.found
-
-
-@pytest.mark.parametrize("step", ["read_film", "text_hash", "fit_series", "sha256"])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
-def test_an_interruption_leaves_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
-) -> None:
-    def stop(*args: Any) -> None:
-        raise kind
-
-    monkeypatch.setattr(storing if hasattr(storing, step) else preparing, step, stop)
-    with pytest.raises(kind):
-        prepare_there(folder, folder.parent / "out")
-    assert [p.name for p in folder.parent.iterdir()] == ["h"]
-
-
-def test_an_interruption_in_the_midst_of_a_stream_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = everything(2).write(tmp_path / "h")
-    calls = iter(range(1000))
-
-    def stop(self: HashedNgrams, texts: list[str]) -> Any:
-        for _ in texts:
-            if next(calls) == 1:
-                raise KeyboardInterrupt
-            yield np.zeros((1, 256), np.float16)
-
-    monkeypatch.setattr(HashedNgrams, "embed", stop)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_there(folder, folder.parent / "out")
-    assert [p.name for p in folder.parent.iterdir()] == ["h"]
 
 
 def test_a_film_that_may_not_be_read_is_counted(

@@ -7,6 +7,7 @@ Findings of films teach the one factor, diagnosis-related groups the other (SPEC
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flexcare.config import read_toml
@@ -28,40 +29,55 @@ MARGIN = 0.15  # AUROC by which the network must beat every single modality
 NOTHING_LOST = 0.03  # AUROC within which two ways to learn the same question count as equal
 
 
+# Findings that follow the film's factor alone; of the other nine most are planted coins.
+OF_THE_FILM = ("Atelectasis", "Consolidation", "Lung Opacity", "Pleural Effusion", "Pneumonia")
+
+
+def of_the_film(result: dict[str, Any]) -> float:
+    """Mean AUROC of the findings that the film tells."""
+    classes = result["tasks"]["diagnosis"]["models"]["flexcare"]["classes"]
+    found = [c["auroc"] for c in classes if c["name"] in OF_THE_FILM]
+    assert len(found) == len(OF_THE_FILM)
+    return float(np.mean([v["value"] if isinstance(v, dict) else v for v in found]))
+
+
 @pytest.fixture(scope="module")
-def auroc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """By run and task: AUROC (macro for findings) on the held-out split."""
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The evaluation of each run on the held-out split."""
     folder: Path = tmp_path_factory.mktemp("planted")
     simulate(folder / "hospital", 2000, seed=0)
     tasks = ",".join(RUNS["together"][0])
     prepare("synthetic", folder / "hospital", folder / "store", tasks=tasks, say=lambda line: None)
     settings = read_toml(Path(__file__).parents[1] / "runs" / "demo.toml")
-    del settings["objective"]["task_weights"]
     settings["objective"]["task_weights"] = {QUESTION: 1.0, "diagnosis": 1.0}
     out = {}
     for name, (asked, modalities) in RUNS.items():
         chosen: dict[str, Any] = settings | {"tasks": asked, "modalities": modalities}
         run = train(folder / "store", folder / name, settings=chosen, quiet=True)
-        result = evaluate(run, baselines=False, resamples=20, say=lambda line: None)
-        out[name] = {
-            task: found["models"]["flexcare"]["metrics"][metric]["value"]
-            for task, found in result["tasks"].items()
-            for metric in ("auroc", "macro_auroc")
-            if metric in found["models"]["flexcare"]["metrics"]
-        }
+        out[name] = evaluate(run, baselines=False, resamples=20, say=lambda line: None)
     return out
 
 
+@pytest.fixture(scope="module")
+def auroc(judged) -> dict[str, float]:
+    """By run: AUROC of the question."""
+    return {
+        name: result["tasks"][QUESTION]["models"]["flexcare"]["metrics"]["auroc"]["value"]
+        for name, result in judged.items()
+    }
+
+
 def test_questions_together_answer_what_no_single_modality_can(auroc):
-    together = auroc["together"][QUESTION]
     for modality in ("film", "note", "series"):
-        assert together >= auroc[modality][QUESTION] + MARGIN, auroc
+        assert auroc["together"] >= auroc[modality] + MARGIN, auroc
 
 
 def test_alone_the_question_stays_near_chance_after_as_many_passes(auroc):
-    assert auroc["alone"][QUESTION] < 0.65, auroc
-    assert auroc["together"][QUESTION] >= auroc["alone"][QUESTION] + MARGIN, auroc
+    assert auroc["alone"] < 0.65, auroc
+    assert auroc["together"] >= auroc["alone"] + MARGIN, auroc
 
 
-def test_a_question_of_one_modality_loses_nothing(auroc):
-    assert auroc["together"]["diagnosis"] >= auroc["film"]["diagnosis"] - NOTHING_LOST, auroc
+def test_a_question_of_one_modality_loses_nothing(judged):
+    together, alone = of_the_film(judged["together"]), of_the_film(judged["film"])
+    assert alone > 0.9
+    assert together >= alone - NOTHING_LOST

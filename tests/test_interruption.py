@@ -1,0 +1,46 @@
+"""Preparation that is interrupted, at any step, leaves nothing behind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flexcare.preparation as preparing
+import flexcare.storing as storing
+from flexcare.features.text import HashedNgrams
+from prepared import everything, prepare_there
+
+
+@pytest.mark.parametrize("step", ["read_film", "text_hash", "fit_series", "sha256"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
+) -> None:
+    folder = everything(2).write(tmp_path / "h")
+
+    def stop(*args: Any) -> None:
+        raise kind
+
+    monkeypatch.setattr(storing if hasattr(storing, step) else preparing, step, stop)
+    with pytest.raises(kind):
+        prepare_there(folder, folder.parent / "out")
+    assert [p.name for p in folder.parent.iterdir()] == ["h"]
+
+
+def test_an_interruption_in_the_midst_of_a_stream_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = everything(2).write(tmp_path / "h")
+    calls = iter(range(1000))
+
+    def stop(self: HashedNgrams, texts: list[str]) -> Any:
+        for _ in texts:
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+            yield np.zeros((1, 256), np.float16)
+
+    monkeypatch.setattr(HashedNgrams, "embed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_there(folder, folder.parent / "out")
+    assert [p.name for p in folder.parent.iterdir()] == ["h"]
