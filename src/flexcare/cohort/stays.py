@@ -67,8 +67,7 @@ def _by_flag(
 ) -> tuple[Mask, NDArray[Any]]:
     """The hospital's flag; a death after a midnight dischtime ends the admission."""
     dead = pc.fill_null(table["died"], False).combine_chunks().to_numpy(zero_copy_only=False)
-    late = dead & (death > discharge)
-    return dead, np.where(late, death, discharge)
+    return dead, np.where(death > discharge, death, discharge)
 
 
 def _by_deathtime(
