@@ -1,6 +1,7 @@
 """Puts the report together: what a run folder and its store hold -> report.html."""
 
 import json
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,13 @@ def _companions(
         if task not in config["config"]["tasks"]:
             raise unknown(f"question of run {path}:", task, config["config"]["tasks"])
     full = opened[0][1]["config"]["modalities"]
+    shared = Counter(name for _, config, _ in opened for name in config["config"]["tasks"])
     runs = []
     for path, config, result in opened:
         held_out = {
             name: found["models"][NETWORK]["metrics"]["auroc"]
             for name, found in result["tasks"].items()
-            if "auroc" in found["models"].get(NETWORK, {}).get("metrics", {})
+            if shared[name] > 1 and "auroc" in found["models"].get(NETWORK, {}).get("metrics", {})
         }
         curve = [
             (line["epoch"] + 1, line["tuning"][task]["primary"])
