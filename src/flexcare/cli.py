@@ -274,6 +274,8 @@ def main(tokens: list[str] | None = None) -> None:
         sys.exit(2)
     except cyclopts.CycloptsError:
         sys.exit(2)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

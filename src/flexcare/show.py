@@ -11,7 +11,7 @@ from rich.table import Table
 from flexcare.errors import UserError
 from flexcare.files import read_json
 
-WIDTH = 110
+WIDTH = 130
 
 
 def explain(path: Path) -> str:
@@ -137,8 +137,8 @@ def _number(value: float | None) -> str:
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=place == 0)
     return table
 
 
