@@ -256,7 +256,10 @@ def test_a_path_that_is_no_hospital(folder: Path, tmp_path: Path) -> None:
         ({"settings": {"min_age": "old"}}, "min_age"),
         ({"settings": {"variables": "mine"}}, "no variables file mine"),
         ({"settings": {"variables": "mine.toml"}}, "no file mine.toml"),
-        ({"settings": {"text_encoder": "bert"}, "tasks": "phenotyping"}, "no text encoder bert"),
+        (
+            {"settings": {"text_encoder": "bert"}, "tasks": "phenotyping"},
+            "unknown text encoder 'bert'",
+        ),
     ],
 )
 def test_an_unknown_name(folder: Path, arguments: dict[str, Any], message: str) -> None:

@@ -138,6 +138,9 @@ def test_python_uses_the_same_words(folder, tmp_path):
         "mimic-iv", raw, tmp_path / "s", tasks="phenotyping", say=lambda s: None
     )
     assert store == tmp_path / "s"
-    assert callable(package.train)
-    assert callable(package.evaluate)
+    settings = {"model": {"hidden": 16, "layers": 1}}
+    words = {"tasks": ["phenotyping"], "modalities": ["series"], "epochs": 1, "seed": 3}
+    run = package.train(store, tmp_path / "r", settings=settings, quiet=True, **words)
+    result = package.evaluate(run, "train", baselines=False, resamples=5, say=lambda s: None)
+    assert list(result["tasks"]) == ["phenotyping"]
     assert package.load(folder / "run" / "bundle").predict({}).modalities == "none"

@@ -11,7 +11,6 @@ from cyclopts import App, Parameter
 
 from flexcare.errors import UserError
 
-Preset = Literal["corrected", "paper", "authors"]
 Split = Literal["train", "tuning", "held_out"]
 
 app = App(
@@ -80,13 +79,20 @@ def prepare(
     from flexcare.config import read_toml
     from flexcare.preparation import prepare as run
 
-    given = {
-        "variables": str(variables) if variables else None,
-        "text_encoder": text_encoder,
-        "clock": clock,
-    }
-    settings = (read_toml(config) if config else {}) | {k: v for k, v in given.items() if v}
-    run(source, path, out, cxr=cxr, note=note, ed=ed, preset=preset, tasks=tasks, settings=settings)
+    run(
+        source,
+        path,
+        out,
+        cxr=cxr,
+        note=note,
+        ed=ed,
+        preset=preset,
+        tasks=tasks,
+        variables=variables,
+        text_encoder=text_encoder,
+        clock=clock,
+        settings=read_toml(config) if config else None,
+    )
     print(f"store: {out}")
 
 
@@ -118,14 +124,16 @@ def train(
     from flexcare.config import read_toml
     from flexcare.training.run import train as run
 
-    settings = read_toml(config) if config else {}
-    for name, value in (("tasks", tasks), ("modalities", modalities)):
-        if value is not None:
-            settings[name] = [part.strip() for part in value.split(",") if part.strip()]
-    for name, number in (("epochs", epochs), ("seed", seed)):
-        if number is not None:
-            settings.setdefault("training", {})[name] = number
-    run(store, out, settings=settings, resume=resume)
+    run(
+        store,
+        out,
+        tasks=_names(tasks),
+        modalities=_names(modalities),
+        epochs=epochs,
+        seed=seed,
+        settings=read_toml(config) if config else None,
+        resume=resume,
+    )
     if os.environ.get("RANK", "0") == "0":  # torchrun starts several of us
         print(f"run: {out}")
 
@@ -206,7 +214,7 @@ def predict(
 
     refuse_existing(out)
     predictor = load(bundle)
-    names = [part.strip() for part in tasks.split(",")] if tasks else None
+    names = _names(tasks)
     with TemporaryDirectory() as place:
         if source is not None:
             path = run(
@@ -259,6 +267,11 @@ def show(path: Path, /) -> None:
     from flexcare.show import explain
 
     print(explain(path))
+
+
+def _names(text: str | None) -> list[str] | None:
+    """The names of a comma-separated list."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def main(tokens: list[str] | None = None) -> None:

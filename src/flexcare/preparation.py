@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check, read_toml
 from flexcare.errors import UserError, unknown
 from flexcare.features.scaling import fit_films, fit_series
+from flexcare.features.text import check_encoder
 from flexcare.features.variables import VariableSet, read_variables
 from flexcare.files import refuse_existing, sha256, whole, write_json
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
@@ -54,7 +56,10 @@ def prepare(
     note: str | Path | None = None,
     ed: str | Path | None = None,
     preset: str = "corrected",
-    tasks: str | None = None,
+    tasks: str | Sequence[str] | None = None,
+    variables: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    clock: str | None = None,
     settings: dict[str, Any] | None = None,
     say: Say = print,
 ) -> Path:
@@ -64,8 +69,9 @@ def prepare(
         source: a name of sources.SOURCES.
         path: folder of the source; cxr, note, ed: its optional companions.
         out: the store to write, which must not exist.
-        tasks: comma-separated names or files; None: the seven of the package.
-        settings: what differs from the preset (config.Preparation).
+        tasks: names or files, a list or a text with commas; None: the seven of the package.
+        variables, text_encoder, clock: as in config.Preparation; None: the preset's.
+        settings: what else differs from the preset (config.Preparation).
         say: told one line a step.
 
     Returns:
@@ -81,10 +87,15 @@ def prepare(
     table = read_preset(preset)
     if "warning" in table:
         say(f"warning: {table['warning']}")
-    chosen = DEFAULTS.get(source, {}) | table["preparation"] | (settings or {})
+    given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
+    named = {name: str(value) for name, value in given.items() if value is not None}
+    chosen = DEFAULTS.get(source, {}) | table["preparation"] | (settings or {}) | named
     options = check(Preparation, chosen, "the settings of prepare")
+    check_encoder(options.text_encoder)
     questions = load_tasks(tasks)
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
+    for folder in companions.values():
+        _refuse_no_folder(folder)
     with whole(out) as folder:
         folder.mkdir()
         connection = duckdb.connect(
@@ -102,6 +113,16 @@ def prepare(
             connection.close()
             shutil.rmtree(folder / "spill", ignore_errors=True)
     return out
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    """Before the long tables are read, not after."""
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {folder}",
+            expected="the downloaded data set",
+            do="Check the path; docs/data.md says what goes where.",
+        )
 
 
 class _Preparation(Parts):

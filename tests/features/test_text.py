@@ -141,7 +141,7 @@ def test_a_folder_with_a_broken_model_is_refused(bert: Path, tmp_path: Path) -> 
 
 
 def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(UserError, match="no text encoder hashd") as error:
+    with pytest.raises(UserError, match="unknown text encoder 'hashd'") as error:
         text_encoder("hashd")
     assert "hashed, minilm" in error.value.expected
 

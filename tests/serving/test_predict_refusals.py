@@ -81,7 +81,7 @@ def test_notes_of_another_encoder_are_refused_but_only_notes(bundle_folder):
 def test_encoder_that_fits_may_be_named(bundle_folder):
     expected = load(bundle_folder).predict({"note": "cough"})
     assert load(bundle_folder, text_encoder="hashed").predict({"note": "cough"}) == expected
-    with pytest.raises(UserError, match="no text encoder nowhere"):
+    with pytest.raises(UserError, match="unknown text encoder 'nowhere'"):
         load(bundle_folder, text_encoder="nowhere")
 
 

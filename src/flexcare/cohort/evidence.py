@@ -94,6 +94,7 @@ def _own_section(asks: Asks, cohort: Cohort, texts: pa.Table, section: str) -> p
 def _available(asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListArray:
     """Texts of documents available by the prediction time, in the order of notes.toml, latest
     first; for a film without the reports charted near it, which may be its own."""
+    # differs from the paper: its note is written after the outcome.
     order = np.lexsort((column(texts, "available_at"), column(texts, "subject_id")))
     available = column(texts, "available_at")[order]
     subjects = column(texts, "subject_id")[order]

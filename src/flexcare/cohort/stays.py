@@ -67,6 +67,7 @@ def _by_flag(
 ) -> tuple[Mask, NDArray[Any]]:
     """The hospital's flag; a death after a midnight dischtime ends the admission."""
     dead = pc.fill_null(table["died"], False).combine_chunks().to_numpy(zero_copy_only=False)
+    # differs from the paper: a death after a midnight dischtime counts.
     return dead, np.where(death > discharge, death, discharge)
 
 

@@ -46,6 +46,8 @@ def evaluate(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    if resamples < 1:
+        raise UserError("no resamples", found=str(resamples), expected="at least 1")
     run = Path(run)
     config, store = open_run(run)
     bundle = load_bundle(run / "bundle")

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flexcare.errors import UserError
+from flexcare.errors import UserError, unknown
 from flexcare.files import sha256
 
 MAX_PIECES = 512
@@ -158,15 +158,14 @@ NAMED: dict[str, Callable[[], TextEncoder]] = {"hashed": HashedNgrams, "minilm":
 
 def text_encoder(name: str) -> TextEncoder:
     """The encoder of this name (`hashed`, `minilm`) or in this folder."""
-    if name in NAMED:
-        return NAMED[name]()
-    if Path(name).is_dir():
-        return HuggingFaceFolder(Path(name))
-    raise UserError(
-        f"no text encoder {name}",
-        found="neither a known name nor a folder",
-        expected=", ".join(NAMED) + " or the path of a Hugging Face folder",
-    )
+    check_encoder(name)
+    return NAMED[name]() if name in NAMED else HuggingFaceFolder(Path(name))
+
+
+def check_encoder(name: str) -> None:
+    """Refuse what is neither a known name nor a folder, without loading anything."""
+    if name not in NAMED and not Path(name).is_dir():
+        raise unknown("text encoder", name, NAMED, "The path of a Hugging Face folder works too.")
 
 
 def text_hash(text: str) -> str:

@@ -217,7 +217,7 @@ def _state_dict(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # the readers' own kinds are many
         raise UserError(
             f"{file} cannot be read",
-            found=str(error).splitlines()[0],
+            found=f"no tensors ({type(error).__name__})",
             expected="a .safetensors file, or tensors alone saved by torch.save",
             do="Save model.state_dict() anew.",
         ) from None

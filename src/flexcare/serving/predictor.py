@@ -197,7 +197,8 @@ class Predictor:
         return predictions_table(samples, info, found, model, has, groups)
 
     def _asked(self, tasks: Iterable[str] | None, known: Iterable[str]) -> tuple[str, ...]:
-        names = tuple(known if tasks is None else dict.fromkeys(tasks))
+        chosen = [tasks] if isinstance(tasks, str) else tasks
+        names = tuple(known if chosen is None else dict.fromkeys(chosen))
         for name in names:
             if name not in known:
                 raise unknown("task", name, known)

@@ -1,5 +1,6 @@
 """WHAT is asked: one small TOML a task, of the package or of the user, or a MEDS label file."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -73,9 +74,12 @@ def load_task(name: str) -> Task:
     return check(Task, {"name": name} | read_toml(Path(str(resource))), f"task {name}")
 
 
-def load_tasks(names: str | None) -> list[Task]:
-    """The tasks of a comma-separated list; None gives the seven of the package."""
-    chosen = [part.strip() for part in names.split(",") if part.strip()] if names else STANDARD
+def load_tasks(names: str | Sequence[str] | None) -> list[Task]:
+    """The tasks of a list, or of a text with commas; None gives the seven of the package."""
+    parts = names.split(",") if isinstance(names, str) else names
+    chosen = STANDARD if parts is None else [part.strip() for part in parts if part.strip()]
+    if not chosen:
+        raise UserError("no tasks given", expected="at least one name, or nothing at all")
     tasks = [load_task(name) for name in chosen]
     twice = {task.name for task in tasks if sum(t.name == task.name for t in tasks) > 1}
     if twice:

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ def train(
     store: str | Path,
     out: str | Path,
     *,
+    tasks: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
     settings: dict[str, Any] | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -37,8 +42,10 @@ def train(
     Args:
         store: a folder that `prepare` wrote.
         out: the run folder; with `resume`, one that stands there.
-        settings: what differs from the defaults and the store's preset (config.Config); with
-            `resume`, nothing but training.epochs.
+        tasks, modalities: None: all of the store.
+        epochs, seed: of the training.
+        settings: what else differs from the defaults and the store's preset (config.Config);
+            with `resume`, nothing but training.epochs.
         resume: go on from the last checkpoint, with the run's own settings.
 
     Returns:
@@ -50,11 +57,10 @@ def train(
         KeyboardInterrupt: ctrl-C or SIGTERM, after a checkpoint.
     """
     out, opened = Path(out), Store(Path(store))
-    if resume:
-        config = _resumed(out, opened, settings or {})
-    else:
+    asked = _asked(settings or {}, tasks, modalities, {"epochs": epochs, "seed": seed})
+    if not resume:
         refuse_existing(out)
-        config = _resolved(opened, settings or {})
+    config = _resumed(out, opened, asked) if resume else _resolved(opened, asked)
     rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
     _refuse_empty(rows)
     fabric = _fabric(config)
@@ -75,6 +81,24 @@ def train(
     with folder.shown():
         loop.run(folder.hooks())
     return out
+
+
+def _asked(
+    settings: dict[str, Any],
+    tasks: Sequence[str] | None,
+    modalities: Sequence[str] | None,
+    training: dict[str, int | None],
+) -> dict[str, Any]:
+    """The settings, checked, with what the arguments say over them."""
+    check(Config, settings, "the settings of train")
+    above: dict[str, Any] = {}
+    for name, values in (("tasks", tasks), ("modalities", modalities)):
+        if values is not None:
+            if not values:
+                raise UserError(f"no {name} given", expected="at least one name, or nothing at all")
+            above[name] = list(values)
+    given = {name: value for name, value in training.items() if value is not None}
+    return _over(settings, above | ({"training": given} if given else {}))
 
 
 def _preset(store: Store) -> dict[str, Any]:
@@ -180,5 +204,6 @@ def _fabric(config: Config) -> Fabric:
 
 def _tuning_rows(store: Store, task: str, seed: int) -> Rows:
     """Tuning samples; of an hourly task one hour a stay, the same in every epoch and run."""
+    # differs from the paper: it draws one hour a stay once for all; evaluation here asks all.
     rows = store.rows(task, "tuning")
     return one_hour(store, rows, seed, -1) if store.tasks[task].hourly and len(rows) else rows
