@@ -1,6 +1,6 @@
 """The noun of the right half: what is known of some patients, and what is asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import torch
 from torch import Tensor
@@ -8,26 +8,49 @@ from torch import Tensor
 
 @dataclass
 class Tokens:
-    """One modality of a batch: only the `n` of its `B` samples that have it.
+    """One modality of a batch: `n` sequences, and the `m` of the batch's rows that have one.
 
     Attributes:
         values: what the modality's encoder takes, float32:
             time_series (n, L, columns), image (n, height, width), text (n, L, encoder width).
         valid: (n, L) bool, False where padding; image: (n, 1), all True.
-        rows: (n,) int64, strictly increasing: the batch row of each.
+        rows: (m,) int64, strictly increasing: batch rows.
+        shared: (m,) int64, the sequence of each row; None: m = n, in order. Kept as `of`.
+        until: (m,) int64, how many tokens of its sequence each may know; None: all. Less than all
+            is for models with causal streams, whose tokens know no later one.
     """
 
     values: Tensor
     valid: Tensor
     rows: Tensor
+    shared: InitVar[Tensor | None] = None
+    until: Tensor | None = None
+    of: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
-        n = self.rows.shape[0]
-        if self.values.shape[0] != n or self.valid.shape[0] != n or self.valid.dtype != torch.bool:
+    def __post_init__(self, shared: Tensor | None) -> None:
+        n, m = self.values.shape[0], self.rows.shape[0]
+        self.of = torch.arange(m, device=self.rows.device) if shared is None else shared
+        fits = self.valid.shape[0] == n and self.of.shape[0] == m
+        if not fits or self.valid.dtype != torch.bool or (m and int(self.of.max()) >= n):
             raise ValueError(
-                f"Tokens of {n} samples with values {tuple(self.values.shape)} and valid "
+                f"Tokens of {m} rows with values {tuple(self.values.shape)} and valid "
                 f"{tuple(self.valid.shape)} {self.valid.dtype}"
             )
+
+    def known(self) -> Tensor:
+        """(m, L) bool: the tokens of its sequence that each row may know."""
+        known = self.valid[self.of]
+        if self.until is not None:
+            known = known & (
+                torch.arange(known.shape[1], device=known.device) < self.until[:, None]
+            )
+        return known
+
+    def to(self, device: torch.device) -> "Tokens":
+        """The same tokens with every tensor on `device`."""
+        until = None if self.until is None else self.until.to(device)
+        values, valid, rows = (x.to(device) for x in (self.values, self.valid, self.rows))
+        return Tokens(values, valid, rows, self.of.to(device), until)
 
 
 @dataclass
@@ -69,17 +92,14 @@ class Batch:
         for column, name in enumerate(modalities):
             if name in self.inputs:
                 tokens = self.inputs[name]
-                out[tokens.rows, column] = tokens.valid.flatten(1).any(1)
+                out[tokens.rows, column] = tokens.known().any(1)
         return out
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""
         return Batch(
             self.size,
-            {
-                name: Tokens(t.values.to(device), t.valid.to(device), t.rows.to(device))
-                for name, t in self.inputs.items()
-            },
+            {name: tokens.to(device) for name, tokens in self.inputs.items()},
             self.tasks,
             {k: v.to(device) for k, v in self.labels.items()},
             {k: v.to(device) for k, v in self.label_masks.items()},

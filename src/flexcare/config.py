@@ -43,6 +43,7 @@ class Preparation(Section):
     fixed_scale: dict[str, float] = {}
     film_side: int = Field(224, ge=16)  # pixels kept of a film
     text_encoder: str = "hashed"
+    embedding_bits: Literal[16, 8] = 16  # of a number of a word piece's vector
 
 
 class ModelConfig(Section):
@@ -59,6 +60,7 @@ class ModelConfig(Section):
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"
+    causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     experts: int = Field(10, ge=2)
     experts_per_token: int = Field(2, ge=1)

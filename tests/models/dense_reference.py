@@ -26,6 +26,8 @@ class Reference:
     def __init__(self, state, config, infos, tasks):
         self.w = {name: tensor.double() for name, tensor in state.items()}
         self.config, self.infos, self.tasks = config, infos, tasks
+        ordered = [info.name for info in infos if info.kind == "time_series"]
+        self.causal = ordered if config.causal_series else []
 
     def linear(self, x, name):
         out = x @ self.w[f"{name}.weight"].T
@@ -93,7 +95,8 @@ class Reference:
         table = torch.zeros(n, n, dtype=torch.float64)
         for i, query in enumerate(kinds):
             for j, key in enumerate(kinds):
-                if not self.sees(query, key):
+                later = query == key and query in self.causal and j > i
+                if later or not self.sees(query, key):
                     table[i, j] = {"boolean": -math.inf, "additive": 1.0, "none": 0.0}[
                         self.config.mask
                     ]
@@ -150,8 +153,9 @@ def patients(batch) -> list[dict[str, Tensor]]:
     """The valid values of each row of a batch, by modality, in float64."""
     out: list[dict[str, Tensor]] = [{} for _ in range(batch.size)]
     for name, tokens in batch.inputs.items():
-        for values, valid, row in zip(tokens.values, tokens.valid, tokens.rows, strict=True):
-            if valid.any():
-                kept = values[valid] if valid.shape[0] > 1 else values
+        for row, of, known in zip(tokens.rows, tokens.of, tokens.known(), strict=True):
+            if known.any():
+                values = tokens.values[of]
+                kept = values[known] if known.shape[0] > 1 else values
                 out[int(row)][name] = kept.detach().double()
     return out

@@ -5,7 +5,7 @@ import torch
 
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
-from flexcare.models.encoders import ENCODERS, encode
+from flexcare.models.encoders import ENCODERS, by_length, encode
 from flexcare.schema import ModalityInfo
 
 CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)
@@ -80,6 +80,22 @@ def test_samples_without_a_valid_token_are_left_out(kind):
     valid = torch.tensor([[True, True], [False, False], [True, False]])
     values = torch.full((3, 2, 3), float("nan"), dtype=torch.float64)
     values[valid] = 1.0
-    tokens = encode(encoder(kind, 3), Tokens(values, valid, torch.tensor([0, 4, 7])))
-    assert tokens.rows.tolist() == [0, 7]
-    assert tokens.values.isfinite().all()
+    groups = encode(encoder(kind, 3), Tokens(values, valid, torch.tensor([0, 4, 7])))
+    assert [group.rows.tolist() for group in groups] == [[7], [0]]
+    assert all(group.values.isfinite().all() for group in groups)
+
+
+def test_groups_of_like_length_hold_every_sample_once_with_little_padding():
+    torch.manual_seed(0)
+    lengths = torch.randint(0, 300, (500,))
+    valid = torch.arange(300) < lengths[:, None]
+    values = torch.randn(500, 300, 2)
+    groups = by_length(Tokens(values, valid, torch.arange(500) * 3))
+    found = {}
+    for group in groups:
+        for row, one, ok in zip(group.rows.tolist(), group.values, group.valid, strict=True):
+            found[row // 3] = one[ok]
+            assert len(ok) * 0.7 <= int(ok.sum()) or len(ok) <= 2
+    assert sorted(found) == lengths.nonzero()[:, 0].tolist()
+    for sample, kept in found.items():
+        assert torch.equal(kept, values[sample, : lengths[sample]])

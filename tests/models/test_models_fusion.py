@@ -5,6 +5,8 @@ import torch
 from dense_reference import Reference, patients
 from random_batches import MIXED, NAMES, every_pattern, network, random_batch
 
+from flexcare.batch import Batch, Tokens
+from flexcare.errors import UserError
 from flexcare.models.dense import DenseFusion
 from flexcare.models.fusion import combinations, visibility
 
@@ -58,6 +60,52 @@ def test_streams_equal_the_dense_network_for_many_modalities(count, absent):
 def test_streams_equal_the_dense_network_in_single_precision(absent):
     model = network(MIXED[:3], torch.float32, absent_combinations=absent)
     assert_equals_reference(model, random_batch(model, every_pattern(3)), 1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_causal_streams_equal_the_dense_network(count):
+    model = network(MIXED[:count], causal_series=True)
+    assert_equals_reference(model, random_batch(model, every_pattern(count)), 1e-12)
+
+
+def shared(model):
+    """Nine rows of three patients: rows share series (up to an hour each), films and notes."""
+    three = random_batch(model, torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0]]).bool())
+    inputs = {}
+    for name, tokens in three.inputs.items():
+        patient = torch.arange(9) // 3
+        mine = torch.isin(patient, tokens.rows)
+        of = torch.searchsorted(tokens.rows, patient[mine])
+        hours = 1 + torch.arange(9)[mine] % 3 if name in model.fusion.causal else None
+        inputs[name] = Tokens(tokens.values, tokens.valid, torch.arange(9)[mine], of, hours)
+    return Batch(9, inputs, NAMES)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_rows_that_share_what_they_know_equal_the_dense_network(causal):
+    model = network(MIXED[:3], causal_series=causal)
+    assert_equals_reference(model, shared(model), 1e-12)
+
+
+def test_no_row_feels_a_bin_after_its_hour():
+    model = network(MIXED[:3], causal_series=True)
+    batch = shared(model)
+    series = batch.inputs["m0"]
+    series.values.requires_grad_(True)
+    logits = torch.cat(list(model(batch).logits.values()), 1)
+    for row, of, known in zip(series.rows, series.of, series.known(), strict=True):
+        (gradient,) = torch.autograd.grad(logits[row].sum(), series.values, retain_graph=True)
+        felt = gradient.abs().sum(-1) > 0
+        assert torch.equal(felt[of], known)
+        assert felt.sum() == known.sum()  # nor anything of another patient
+
+
+def test_parts_of_a_series_need_causal_streams():
+    batch = shared(network(MIXED[:3], causal_series=True))
+    with pytest.raises(ValueError, match="not causal"):
+        network(MIXED[:3])(batch)
+    with pytest.raises(UserError, match="causal_series"):
+        network(MIXED[:3], causal_series=True, mask="additive")
 
 
 @pytest.mark.parametrize("absent", ["hidden", "visible"])

@@ -7,7 +7,7 @@ import torch
 from random_batches import SMALL
 
 from flexcare.config import ModelConfig
-from flexcare.models.layers import Layer, merge, place, read
+from flexcare.models.layers import Layer, dropout, hiding, merge, place, read
 
 SIZE, READERS, HEADS, WIDTH = 3, 4, 2, 5
 
@@ -23,7 +23,7 @@ def random(*shape):
 def test_merged_parts_equal_one_softmax_over_all_keys():
     torch.manual_seed(0)
     q, keys, values = random(SIZE, READERS), random(SIZE, 7), random(SIZE, 7)
-    everything = torch.ones(SIZE, 1, 7, dtype=torch.bool)
+    everything = hiding(torch.ones(SIZE, 1, 1, 7, dtype=torch.bool))
     whole = merge([read(layer(), q, keys, values, everything)])
     pieces = [
         read(layer(), q, keys[:, a:b], values[:, a:b], everything[..., a:b])
@@ -37,8 +37,8 @@ def test_merged_parts_equal_one_softmax_over_all_keys():
 
 def test_a_part_reaches_only_its_rows_and_readers():
     torch.manual_seed(0)
-    first = read(layer(), random(3, 4), random(3, 6), random(3, 6), torch.ones(3, 1, 6).bool())
-    other = read(layer(), random(2, 1), random(2, 6), random(2, 6), torch.ones(2, 1, 6).bool())
+    first = read(layer(), random(3, 4), random(3, 6), random(3, 6), torch.zeros(3, 1, 1, 6))
+    other = read(layer(), random(2, 1), random(2, 6), random(2, 6), torch.zeros(2, 1, 1, 6))
     rows, readers = torch.tensor([0, 2]), torch.tensor([3])
     merged = merge([first, place(other, rows, readers, (SIZE, READERS))])
     changed = (merged != first.answer).flatten(2).any(-1)
@@ -52,7 +52,7 @@ def test_dropout_of_parts_drops_each_weight_of_the_whole(training):
     torch.manual_seed(0)
     q, keys = random(SIZE, READERS), random(SIZE, 5)
     values = torch.eye(5, dtype=torch.float64)[None, :, None].expand(SIZE, 5, HEADS, 5)
-    everything = torch.ones(SIZE, 1, 5, dtype=torch.bool)
+    everything = hiding(torch.ones(SIZE, 1, 1, 5, dtype=torch.bool))
     dropping = layer(dropout=0.5).train(training)
     answers = {
         one: merge(
@@ -80,3 +80,26 @@ def test_dropout_of_a_stream_drops_attention_weights(training):
     gone = dropped == 0
     torch.testing.assert_close(dropped[~gone], weights[~gone] * (2 if training else 1))
     assert (0.3 < gone.double().mean() < 0.7) if training else not gone.any()
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    x = torch.full((401, 503), 2.0, requires_grad=True)
+    y = dropout(x, 0.1)
+    y.sum().backward()
+    gone = y == 0
+    assert abs(gone.float().mean() - 0.1) < 0.003  # five standard deviations
+    torch.testing.assert_close(y[~gone], torch.full_like(y[~gone], 2 / 0.9), rtol=1e-4, atol=0)
+    assert torch.equal(x.grad == 0, gone)
+    # Decisions that share a random number are independent, too.
+    both = (gone[:, :-1] & gone[:, 1:]).float().mean()
+    assert abs(both - 0.01) < 0.001
+
+
+def test_dropout_follows_the_seed():
+    x = torch.ones(7, 5)
+    torch.manual_seed(3)
+    first = dropout(x, 0.5)
+    assert not torch.equal(dropout(x, 0.5), first)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x, 0.5), first)

@@ -30,20 +30,20 @@ class DenseFusion(Fusion):
 
     def forward(
         self,
-        streams: dict[str, Tokens],
+        encoded: dict[str, list[Tokens]],
         combos: Sequence[Combination],
         present: Tensor,
         tasks: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """As `Fusion.forward`, but z_S is (B, T, S, D): it may differ between tasks."""
         size, first = len(present), 1 + len(combos)
-        placed = [_all_rows(tokens, size) for tokens in streams.values()]
+        placed = [_all_rows(groups, size) for groups in encoded.values()]
         known = torch.cat(
             [self.stacked(combos, tasks).expand(size, -1, -1)] + [x for x, _ in placed], 1
         )
         shown = [present.new_ones(size, 1), self.shown(combos, present)] + [ok for _, ok in placed]
         lengths = torch.tensor([1] * first + [x.shape[1] for x, _ in placed])
-        bias = self._bias(torch.cat(shown, 1), lengths, combos, tuple(streams)).to(tasks.dtype)
+        bias = self._bias(torch.cat(shown, 1), lengths, combos, tuple(encoded)).to(tasks.dtype)
         answers = []
         for task in tasks:
             x = torch.cat([task.expand(size, 1, -1), known], 1)
@@ -65,11 +65,12 @@ class DenseFusion(Fusion):
         return torch.where(shown[:, None] | own, bias, -math.inf)[:, None]
 
 
-def _all_rows(tokens: Tokens, size: int) -> tuple[Tensor, Tensor]:
+def _all_rows(groups: list[Tokens], size: int) -> tuple[Tensor, Tensor]:
     """Tokens (B, L, D) and valid (B, L) of every row; 0 and False where one lacks the modality."""
-    values = tokens.values.new_zeros(size, *tokens.values.shape[1:])
-    valid = tokens.valid.new_zeros(size, tokens.valid.shape[1])
-    return (
-        values.index_copy(0, tokens.rows, tokens.values),
-        valid.index_copy(0, tokens.rows, tokens.valid),
-    )
+    longest = max(group.valid.shape[1] for group in groups)
+    values = groups[0].values.new_zeros(size, longest, groups[0].values.shape[-1])
+    valid = groups[0].valid.new_zeros(size, longest)
+    for group in groups:
+        values[group.rows, : group.valid.shape[1]] = group.values[group.of]
+        valid[group.rows, : group.valid.shape[1]] = group.valid[group.of]
+    return values, valid

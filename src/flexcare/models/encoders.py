@@ -24,8 +24,11 @@ def learned(*shape: int) -> nn.Parameter:
 class Encoder(nn.Module):
     """What every row of `ENCODERS` is: values (n, *shape), valid (n, L) -> (n, L', D), (n, L').
 
-    `shape` is what one sample of the modality looks like, None where any length will do.
+    `shape` is what one sample of the modality looks like, None where any length will do; `ordered`
+    says that its tokens follow each other in time.
     """
+
+    ordered = False
 
     def __init__(self, shape: tuple[int | None, ...], width: int, config: ModelConfig) -> None:
         super().__init__()
@@ -58,6 +61,8 @@ class TimeSeries(Encoder):
 
     Of a series with more than `max_bins` bins the last ones are kept; positions start at 0.
     """
+
+    ordered = True
 
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
         super().__init__((None, info.width), info.width, config)
@@ -129,11 +134,42 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
 }
 
 
-def encode(encoder: nn.Module, tokens: Tokens) -> Tokens:
-    """Tokens of width D of the samples that have the modality; those without a valid token go."""
-    some = tokens.valid.flatten(1).any(1)
-    values, valid = encoder(tokens.values[some], tokens.valid[some])
-    return Tokens(values, valid, tokens.rows[some])
+def encode(encoder: nn.Module, tokens: Tokens) -> list[Tokens]:
+    """Tokens of width D, by groups of like length; rows that know no token are left out."""
+    out = []
+    for group in by_length(tokens):
+        values, valid = encoder(group.values, group.valid)
+        out.append(Tokens(values, valid, group.rows, group.of, group.until))
+    return out
+
+
+def by_length(tokens: Tokens) -> list[Tokens]:
+    """The same sequences in groups whose lengths differ by less than half: little padding.
+
+    Nothing is computed for what lies behind a group's last valid token. Rows that know no token,
+    and their sequences, are in no group.
+    """
+    known = tokens.known().any(1)
+    number = torch.arange(1, tokens.valid.shape[1] + 1, device=tokens.valid.device)
+    length = torch.where(tokens.valid, number, 0).amax(1)
+    used = torch.zeros_like(length).index_fill(0, tokens.of[known], 1)
+    step = torch.where(used > 0, (2 * length.log2()).ceil().int(), -1)
+    groups = []
+    for one in sorted(set(step[step >= 0].tolist())):
+        chosen = (step == one).nonzero()[:, 0]
+        mine = (known & (step == one)[tokens.of]).nonzero()[:, 0]
+        stop = int(length[chosen].amax())
+        cut = (chosen, slice(stop)) if stop < len(number) else (chosen,)
+        groups.append(
+            Tokens(
+                tokens.values[cut],
+                tokens.valid[cut],
+                tokens.rows[mine],
+                torch.searchsorted(chosen, tokens.of[mine]),
+                None if tokens.until is None else tokens.until[mine],
+            )
+        )
+    return groups
 
 
 def _shown(shape: tuple[int | None, ...]) -> str:

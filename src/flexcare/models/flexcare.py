@@ -84,10 +84,23 @@ class FlexCare(nn.Module):
             {info.name: _encoder(info, config) for info in self.modalities}
         )
         self.task_embedding = nn.Embedding(len(tasks), config.hidden)
-        self.fusion = FUSIONS[config.mask](config, self.combinations)
+        self.fusion = FUSIONS[config.mask](config, self.combinations, self._causal())
         self.experts = Experts(config)
         self.pooling = Pooling(config)
         self.heads = Heads(config, {info.name: info.outputs for info in tasks})
+
+    def _causal(self) -> tuple[str, ...]:
+        """The modalities whose tokens see no later one."""
+        if not self.config.causal_series:
+            return ()
+        if FUSIONS[self.config.mask] is not Fusion:
+            raise UserError(
+                "model.causal_series needs streams",
+                found=f"model.mask = {self.config.mask!r}",
+                expected='model.mask = "boolean"',
+            )
+        ordered = [name for name, encoder in self.encoders.items() if encoder.ordered]
+        return tuple(ordered)
 
     def forward(self, batch: Batch) -> Output:
         """Answer every task of the batch for every row.
@@ -96,14 +109,15 @@ class FlexCare(nn.Module):
             UserError: the batch names a modality or a task that the network does not have.
         """
         self._check(batch)
-        streams = {
-            info.name: encode(self.encoders[info.name], batch.inputs[info.name])
+        encoded = {
+            info.name: groups
             for info in self.modalities
             if info.name in batch.inputs
+            and (groups := encode(self.encoders[info.name], batch.inputs[info.name]))
         }
-        combos = self._formed(streams)
-        present = self._present(batch, streams, combos)
-        z, task_tokens = self.fusion(streams, combos, present, self._embedded(batch.tasks))
+        combos = self._formed(encoded)
+        present = self._present(batch, encoded, combos)
+        z, task_tokens = self.fusion(encoded, combos, present, self._embedded(batch.tasks))
         routed, gates, balance = self.experts(z, task_tokens, present)
         patient, weights = self.pooling(routed, task_tokens, present)
         logits = self.heads(batch.tasks, task_tokens, patient, present.any(1))
@@ -118,24 +132,24 @@ class FlexCare(nn.Module):
             balance,
         )
 
-    def _formed(self, streams: dict[str, Tokens]) -> tuple[Combination, ...]:
+    def _formed(self, encoded: dict[str, list[Tokens]]) -> tuple[Combination, ...]:
         """The combinations worth forming: hidden ones that no row can have are left out.
 
         So a network that learned a further modality computes what it did before without it.
         """
         if self.config.absent_combinations == "visible":
             return self.combinations
-        return tuple(combo for combo in self.combinations if streams.keys() >= set(combo))
+        return tuple(combo for combo in self.combinations if encoded.keys() >= set(combo))
 
     def _present(
-        self, batch: Batch, streams: dict[str, Tokens], combos: Sequence[Combination]
+        self, batch: Batch, encoded: dict[str, list[Tokens]], combos: Sequence[Combination]
     ) -> Tensor:
         """(B, S) bool: a combination is present if all its modalities are."""
         device = self.task_embedding.weight.device
         has = torch.zeros(batch.size, len(self.modalities), dtype=torch.bool, device=device)
         for column, info in enumerate(self.modalities):
-            if info.name in streams:
-                has[streams[info.name].rows, column] = True
+            for group in encoded.get(info.name, ()):
+                has[group.rows, column] = True
         needed = members(combos, [info.name for info in self.modalities]).to(device)
         return (has[:, None] | ~needed).all(-1)
 
@@ -174,6 +188,8 @@ class FlexCare(nn.Module):
             encoder = self.encoders[name]
             assert isinstance(encoder, Encoder)
             encoder.check(name, tokens)
+            if tokens.until is not None and name not in self.fusion.causal:
+                raise ValueError(f"rows know parts of sequences of {name}, which is not causal")
 
 
 def _encoder(info: ModalityInfo, config: ModelConfig) -> Encoder:

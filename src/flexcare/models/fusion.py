@@ -4,7 +4,7 @@ No token of a modality sees anything but its own modality, so each modality is a
 computed only for the samples that have it. Combination tokens and task tokens only read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations as subsets
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
 from flexcare.models.encoders import learned
-from flexcare.models.layers import Layer, Part, merge, place, read
+from flexcare.models.layers import Layer, Part, hiding, merge, place, read
 
 Combination = tuple[str, ...]
 
@@ -58,11 +58,16 @@ class Fusion(nn.Module):
     Work: one attention over each modality's own tokens, and per layer each reader's look at the
     keys that its streams have computed anyway. The exact mathematics of one masked sequence, with
     a gradient of exactly 0 where the table forbids.
+
+    Args:
+        causal: modalities whose tokens see no later one.
     """
 
-    def __init__(self, config: ModelConfig, combos: Sequence[Combination]) -> None:
+    def __init__(
+        self, config: ModelConfig, combos: Sequence[Combination], causal: Collection[str] = ()
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.causal = config, causal
         self.combination_tokens = nn.ParameterDict(
             {combination_name(combo): learned(config.hidden) for combo in combos}
         )
@@ -70,7 +75,7 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        streams: dict[str, Tokens],
+        encoded: dict[str, list[Tokens]],
         combos: Sequence[Combination],
         present: Tensor,
         tasks: Tensor,
@@ -78,7 +83,7 @@ class Fusion(nn.Module):
         """Encode.
 
         Args:
-            streams: by modality, embedded tokens (n, L, D) of the rows that have it.
+            encoded: by modality, groups of embedded tokens (n, L, D).
             combos: the S combinations to form.
             present: (B, S) bool.
             tasks: (T, D), one embedding a task asked.
@@ -89,24 +94,21 @@ class Fusion(nn.Module):
         """
         size, count = len(present), len(tasks)
         readers = torch.cat([tasks, self.stacked(combos, tasks)]).expand(size, -1, -1)
-        table = visibility(combos, tuple(streams), self.config.task_token_sees)
-        group = torch.tensor([0] * count + list(range(1, 1 + len(combos))))
-        readers_of = {
-            name: table[group, 1 + len(combos) + index].nonzero()[:, 0].to(present.device)
-            for index, name in enumerate(streams)
-        }
-        among = self._among(table[group][:, group].to(present.device), combos, present, count)
-        hidden = {name: tokens.values for name, tokens in streams.items()}
+        table = visibility(combos, tuple(encoded), self.config.task_token_sees)
+        table = table[torch.tensor([0] * count + list(range(1, 1 + len(combos))))]
+        table = table.to(present.device)  # (readers, groups)
+        among = self._among(table, combos, present, count)
+        streams = [
+            Stream(tokens, table[:, 1 + len(combos) + index].nonzero()[:, 0], name in self.causal)
+            for index, (name, groups) in enumerate(encoded.items())
+            for tokens in groups
+        ]
         for layer in self.layers:
             assert isinstance(layer, Layer)
             q, k, v = layer.split(readers)
-            parts = [read(layer, q, k, v, among)]
-            for name, tokens in streams.items():
-                part, hidden[name] = _stream(
-                    layer, q, hidden[name], tokens, readers_of[name], layer is self.layers[-1]
-                )
-                parts.append(part)
-            readers = layer.finish(readers, merge(parts))
+            last = layer is self.layers[-1]  # nobody reads a stream after the last layer
+            parts = [stream.through(layer, q, last) for stream in streams]
+            readers = layer.finish(readers, merge([read(layer, q, k, v, among), *parts]))
         z = torch.where(present[..., None], readers[:, count:], 0)
         return z[:, None], readers[:, :count]
 
@@ -124,20 +126,47 @@ class Fusion(nn.Module):
     def _among(
         self, table: Tensor, combos: Sequence[Combination], present: Tensor, count: int
     ) -> Tensor:
-        """(B, R, R) bool: which readers a reader sees; always itself, no task another task."""
+        """(B, 1, R, R), what hides readers from readers: each sees itself, no task another task."""
         shown = self.shown(combos, present)
         keys = torch.cat([shown.new_zeros(len(shown), count), shown], 1)
         own = torch.eye(len(table), dtype=torch.bool, device=table.device)
-        return (table & keys[:, None]) | own
+        seen = torch.cat([own[:, :count], table[:, 1 : 1 + len(combos)]], 1)
+        return hiding((seen & keys[:, None]) | own)[:, None]
 
 
-def _stream(
-    layer: Layer, asking: Tensor, x: Tensor, tokens: Tokens, readers: Tensor, last: bool
-) -> tuple[Part, Tensor]:
-    """One modality through one layer: what its readers learn, and its own tokens afterwards."""
-    q, k, v = layer.split(x)
-    visible = tokens.valid[:, None]
-    part = read(layer, asking[tokens.rows[:, None], readers], k, v, visible)
-    if not last:  # nobody reads a stream after the last layer
-        x = layer.finish(x, layer.attend(q, k, v, visible[:, None]))
-    return place(part, tokens.rows, readers, (asking.shape[0], asking.shape[1])), x
+class Stream:
+    """Sequences of one modality on their way through the layers, and their readers.
+
+    Args:
+        tokens: embedded, (n, L, D), of m rows.
+        readers: (r,), numbers of the readers of a row that look at them.
+        causal: no token sees a later one.
+    """
+
+    def __init__(self, tokens: Tokens, readers: Tensor, causal: bool) -> None:
+        self.x, self.tokens, self.readers = tokens.values, tokens, readers
+        valid, of = tokens.valid, tokens.of
+        # Rows that share a sequence ask it side by side, each in its slot.
+        self.slot = (of[:, None] == of).tril(-1).sum(1)
+        slots = int(self.slot.max()) + 1
+        known = valid[:, None].repeat(1, slots, 1).index_put((of, self.slot), tokens.known())
+        self.asked = hiding(known.repeat_interleave(len(readers), 1))[:, None]
+        own = valid[:, None]
+        if causal:
+            every = torch.ones(valid.shape[1], valid.shape[1], dtype=torch.bool, device=of.device)
+            own = (own & every.tril()) | torch.eye(len(every), dtype=torch.bool, device=of.device)
+        self.own = hiding(own)[:, None]
+
+    def through(self, layer: Layer, asking: Tensor, last: bool) -> Part:
+        """One layer: what the readers (B, R, heads, d) learn; what comes after if not the last."""
+        q, k, v = layer.split(self.x)
+        rows, of = self.tokens.rows, self.tokens.of
+        mine = asking[rows[:, None], self.readers]
+        slots = mine.new_zeros(len(k), self.asked.shape[2] // len(self.readers), *mine.shape[1:])
+        folded = slots.index_put((of, self.slot), mine).flatten(1, 2)
+        part = read(layer, folded, k, v, self.asked)
+        log_sum, answer = (x.reshape(*slots.shape[:3], *x.shape[2:]) for x in part)
+        found = Part(log_sum[of, self.slot], answer[of, self.slot])
+        if not last:
+            self.x = layer.finish(self.x, layer.attend(q, k, v, self.own))
+        return place(found, rows, self.readers, (asking.shape[0], asking.shape[1]))
