@@ -1,4 +1,5 @@
 # make demo: the whole line on an invented hospital, ending with a report.   make test: the tests.
+# make bench: what we claim about speed, measured here; writes docs/performance.md.
 PYTHON ?= python3
 BIN := .venv/bin
 FLEXCARE := $(BIN)/flexcare
@@ -9,7 +10,7 @@ BESIDE := alone series film note
 ONE := OMP_NUM_THREADS=1 $(FLEXCARE)
 TRAIN := $(ONE) train $(DEMO)/store --config runs/demo.toml --out
 
-.PHONY: demo demo-runs test check clean together $(BESIDE)
+.PHONY: demo test bench check clean together $(BESIDE)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +39,9 @@ series film note:
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/all.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check

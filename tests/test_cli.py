@@ -129,6 +129,23 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["simulate", "prepare", "show", "report"])
+def test_commands_without_a_network_never_import_torch(folder, tmp_path, command):
+    arguments = {
+        "simulate": ["--subjects", "20", "--no-films", "--out", tmp_path / "h"],
+        "prepare": ["synthetic", folder / "h", "--tasks", "readmission", "--out", tmp_path / "s"],
+        "show": [folder / "run"],
+        "report": [folder / "run"],
+    }
+    code = (
+        "import sys; from flexcare.cli import main; main(sys.argv[1:]);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, command, *map(str, arguments[command])]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_uses_the_same_words(folder, tmp_path):
     import flexcare as package
 

@@ -16,6 +16,7 @@ import torch
 
 from damage import damaged
 from flexcare.batch import Tokens
+from flexcare.config import ModelConfig
 from flexcare.features.variables import read_variables
 from flexcare.loading.loader import Loader
 from flexcare.store import Store
@@ -54,15 +55,19 @@ def hospital(
 
 
 def same_inputs(
-    store: Store, other: Store, moments: dict[int, datetime]
+    store: Store, other: Store, moments: dict[int, datetime], causal: bool = False
 ) -> tuple[Compared, Compared]:
     """Compares the inputs of each sample asked by its subject's moment.
+
+    Args:
+        causal: as loaded for a model of causal series, where the hours of a stay share one.
 
     Returns:
         by task and modality, how many samples have it, and of how many it differs.
     """
     scaling = store.manifest["scaling"]
-    loaders = [Loader(one, scaling) for one in (store, other)]
+    model = ModelConfig(causal_series=causal)
+    loaders = [Loader(one, scaling, None, model) for one in (store, other)]
     rows_there = {name: row for row, name in enumerate(other.samples["sample_id"].to_pylist())}
     seen: Compared = {task: Counter() for task in store.tasks}
     different: Compared = {task: Counter() for task in store.tasks}
@@ -99,9 +104,9 @@ def _inputs(tokens: Tokens | None) -> dict[int, torch.Tensor]:
         return {}
     whole = tokens.valid.shape[1] == 1
     return {
-        row: values if whole else values[valid]
-        for row, values, valid in zip(
-            tokens.rows.tolist(), tokens.values, tokens.valid, strict=True
+        row: tokens.values[of] if whole else tokens.values[of][known]
+        for row, of, known in zip(
+            tokens.rows.tolist(), tokens.of.tolist(), tokens.known(), strict=True
         )
     }
 
@@ -119,10 +124,11 @@ def test_nothing_after_the_prediction_time_is_used(
         moments = damaged(folder, tmp_path / f"h{seed}", clock, seed)
         other = prepare_there(tmp_path / f"h{seed}", tmp_path / f"s{seed}", clock=clock)
         assert other.manifest["content"] != store.manifest["content"]
-        seen, different = same_inputs(store, other, moments)
-        assert {task: +counts for task, counts in different.items() if +counts} == {}
-        for task in STANDARD:
-            every[task] += seen[task]
+        for causal in (False, True):
+            seen, different = same_inputs(store, other, moments, causal)
+            assert {task: +counts for task, counts in different.items() if +counts} == {}
+            for task in STANDARD:
+                every[task] += seen[task]
     for task, counts in every.items():  # the test is about something
         assert min(counts[name] for name in ("series", "film", "note")) > 0, (task, counts)
 

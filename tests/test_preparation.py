@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import flexcare.preparation as preparing
+import flexcare.sources.events as events
+from flexcare.cohort.samples import GROUPS
 from flexcare.errors import UserError
 from flexcare.files import read_json
 from flexcare.preparation import PRESETS, prepare, read_preset
-from flexcare.store import Store
+from flexcare.store import Store, samples_schema
 from hospital import Hospital, put
 from prepared import Make, everything, prepare_there, quiet
 
@@ -126,7 +129,7 @@ def test_a_store_written_twice_is_the_same_to_the_byte(tmp_path: Path, preset: s
     folder = everything(4).write(tmp_path / "h")
     stores = [content(prepare_there(folder, tmp_path / name, preset).path) for name in "ab"]
     assert stores[0] == stores[1]
-    assert len(stores[0]) == 10
+    assert len(stores[0]) == 13
 
 
 @pytest.mark.parametrize("clock", ["charttime", "storetime"])
@@ -138,6 +141,20 @@ def test_the_order_of_raw_rows_does_not_matter(make: Make, clock: str) -> None:
         generator.shuffle(rows)  # type: ignore[arg-type]
     second = make(hospital, clock=clock)
     assert first.manifest["content"] == second.manifest["content"]
+
+
+@pytest.mark.parametrize("clock", ["charttime", "storetime"])
+def test_work_in_small_pieces_gives_the_same_store(
+    make: Make, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    whole = make(everything(6), clock=clock)
+    monkeypatch.setattr(preparing, "PIECE", 7)
+    monkeypatch.setattr(events, "SORTED", 5)
+    pieces = make(everything(6), clock=clock)
+    assert pieces.samples.equals(whole.samples)
+    assert pieces.samples.schema == samples_schema(list(GROUPS))
+    other = {n: h for n, h in whole.manifest["content"].items() if n != "samples.parquet"}
+    assert other.items() <= pieces.manifest["content"].items()
 
 
 def test_more_patients_change_nothing_for_the_others(make: Make) -> None:

@@ -59,6 +59,7 @@ def prepare(
     text_encoder: str | None = None,
     clock: Literal["charttime", "storetime"] | None = None,
     config: Path | None = None,
+    reuse: Path | None = None,
 ) -> None:
     """Turn raw tables into a store: cohort, questions, answers, features.
 
@@ -75,6 +76,7 @@ def prepare(
         text_encoder: hashed, minilm, or a Hugging Face folder.
         clock: when a value counts as known: when charted, or when stored.
         config: TOML with any other setting of preparation.
+        reuse: earlier store; what would become the same is taken from it.
     """
     from flexcare.config import read_toml
     from flexcare.preparation import prepare as run
@@ -92,6 +94,7 @@ def prepare(
         text_encoder=text_encoder,
         clock=clock,
         settings=read_toml(config) if config else None,
+        reuse=reuse,
     )
     print(f"store: {out}")
 

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def whole(path: Path) -> Iterator[Path]:
                 f"cannot write {path}",
                 found="no space left on the disk",
                 expected="room for the whole result",
-                do="Free some space or choose another place; nothing was left behind.",
+                do="Free some space or choose another place.",
             ) from error
         raise
 
@@ -82,6 +83,22 @@ def sha256(path: Path) -> str:
     """Content hash of one file (hex)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Hashes:
+    """Content hashes of files, made beside the other steps: hashing needs no interpreter."""
+
+    def __init__(self, beside: Executor) -> None:
+        self.beside, self.found = beside, dict[Path, Future[str]]()
+
+    def start(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path not in self.found:
+                self.found[path] = self.beside.submit(sha256, path)
+
+    def of(self, path: Path) -> str:
+        self.start([path])
+        return self.found[path].result()
 
 
 def unit_hash(*parts: object) -> float:

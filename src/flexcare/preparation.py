@@ -3,8 +3,8 @@
 import importlib.metadata
 import json
 import shutil
-from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,20 @@ from flexcare.errors import UserError, unknown
 from flexcare.features.scaling import fit_films, fit_series
 from flexcare.features.text import check_encoder
 from flexcare.features.variables import VariableSet, read_variables
-from flexcare.files import refuse_existing, sha256, whole, write_json
+from flexcare.files import Hashes, refuse_existing, whole, write_json
+from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULTS, SOURCES
-from flexcare.store import (
-    modality_table,
-    samples_schema,
-    task_table,
-)
+from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
 
 PRESETS = ("corrected", "paper", "authors")
-MEMORY = "1500MB"  # of DuckDB; what does not fit goes to its temporary folder
+TRAIN = SPLITS.index("train")
+PIECE = 100_000  # samples written at once
+# Columns of samples in which a value is seldom repeated but near the one before.
+DELTA = {"sample_id": "DELTA_BYTE_ARRAY", "prediction_time": "DELTA_BINARY_PACKED"}
+MEMORY = "1000MB"  # of DuckDB; what does not fit goes to its temporary folder
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def prepare(
     text_encoder: str | Path | None = None,
     clock: str | None = None,
     settings: dict[str, Any] | None = None,
+    reuse: str | Path | None = None,
     say: Say = print,
 ) -> Path:
     """Make a store from a source's raw tables.
@@ -72,13 +74,15 @@ def prepare(
         tasks: names or files, a list or a text with commas; None: the seven of the package.
         variables, text_encoder, clock: as in config.Preparation; None: the preset's.
         settings: what else differs from the preset (config.Preparation).
+        reuse: an earlier store; what would become the same is taken from it.
         say: told one line a step.
 
     Returns:
         The path of the store.
 
     Raises:
-        UserError: bad input; nothing is left at `out`.
+        UserError: bad input; nothing is left at `out`. What was embedded waits beside it, in
+            `.NAME.embeddings`, for the same preparation to be run again.
     """
     out = Path(out)
     refuse_existing(out)
@@ -96,22 +100,33 @@ def prepare(
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
     for folder in companions.values():
         _refuse_no_folder(folder)
-    with whole(out) as folder:
+    earlier = earlier_store(Path(reuse) if reuse else None, say)
+    unfinished = out.with_name(f".{out.name}.embeddings")
+    with whole(out) as folder, ThreadPoolExecutor(2) as beside:
         folder.mkdir()
         connection = duckdb.connect(
             config={
                 "memory_limit": MEMORY,
                 "temp_directory": str(folder / "spill"),
-                # It lets the csv reader cast, and fail, where TRY_CAST asks for null.
-                "disabled_optimizers": "type_pushdown",
+                "allocator_bulk_deallocation_flush_threshold": "1MB",  # what is free, others need
+                # The first lets the csv reader cast, and fail, where TRY_CAST asks for null. The
+                # second takes a compressed file for a short table and builds its joins from it.
+                "disabled_optimizers": "type_pushdown,build_side_probe_side",
             }
         )
         try:
             reader = SOURCES[source](Path(path), connection, **companions)
-            _Preparation(reader, options, folder, say).run(questions, preset)
+            _Preparation(reader, options, folder, say, unfinished, earlier).run(
+                questions, preset, Hashes(beside)
+            )
+        except BaseException:
+            if unfinished.exists():
+                say(f"notes: what is embedded waits in {unfinished} for the same preparation")
+            raise
         finally:
             connection.close()
             shutil.rmtree(folder / "spill", ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return out
 
 
@@ -128,7 +143,7 @@ def _refuse_no_folder(folder: Path) -> None:
 class _Preparation(Parts):
     """The steps of one preparation; each reads what the ones before left."""
 
-    def run(self, questions: list[Task], preset: str) -> None:
+    def run(self, questions: list[Task], preset: str, hashes: Hashes) -> None:
         """All steps, in the order of the data."""
         flow = Flow()
         subjects = self.source.subjects()
@@ -136,7 +151,8 @@ class _Preparation(Parts):
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = read_variables(self._variables_file())
-        spans, first_seen = self.write_events(stays, variables)
+        spans, first_seen = self.events(stays, variables, hashes.of)
+        hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
         cohort = Cohort(
             subjects=subjects,
             stays=stays,
@@ -155,12 +171,14 @@ class _Preparation(Parts):
         check_any(samples, cohort)
         for one in samples:
             self.say(f"{one.info.name}: {len(one.asks):,} samples")
-        film_rows, samples = self.write_films(samples, cohort)
+        film_rows, light, samples = self.write_films(samples, cohort)
         text_rows, text_info = self.write_texts(samples, texts)
-        table = self._write_samples(samples, cohort, spans, film_rows, text_rows)
+        self._write_samples(samples, cohort, spans, film_rows, text_rows)
         modalities = self._modalities(variables, cohort, text_info)
-        scaling = self._fit(stays, spans, variables, table)
-        self._write_manifest(preset, samples, modalities, scaling, cohort, table)
+        shown = [film_rows[s.evidence.image[s.split == TRAIN]] for s in samples]
+        scaling = self._fit(stays, spans, variables, light, np.unique(np.concatenate(shown)))
+        cohort.counts["samples"] = _counts(samples, film_rows)
+        self._write_manifest(preset, samples, modalities, scaling, cohort, hashes)
 
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
@@ -181,30 +199,21 @@ class _Preparation(Parts):
         spans: NDArray[np.int64],
         film_rows: NDArray[np.int64],
         text_rows: NDArray[np.int64],
-    ) -> pa.Table:
-        """Write samples.parquet, task by task."""
-        schema = samples_schema(list(GROUPS))
-        tables = []
-        for one in samples:
-            seen = one.evidence
-            film = film_rows[seen.image]
-            span = np.vstack([spans, [0, 0]])[seen.stay]
-            offsets, used = seen.texts.offsets, seen.texts.values.to_numpy()
-            texts = pa.ListArray.from_arrays(offsets, pa.array(text_rows[used], pa.int32()))
-            columns = to_table(one, cohort) | {
-                "series_first": pa.array(span[:, 0]),
-                "series_stop": pa.array(span[:, 1]),
-                "series_hours": pa.array(seen.until),
-                "film_row": pa.array(film, pa.int32()),
-                "text_rows": texts,
-                "has_series": pa.array(seen.stay >= 0),
-                "has_film": pa.array(film >= 0),
-                "has_note": pc.greater(pc.list_value_length(texts), 0),
-            }
-            tables.append(pa.table([columns[f.name] for f in schema], schema=schema))
-        table = pa.concat_tables(tables)
-        pq.write_table(table, self.folder / "samples.parquet", row_group_size=100_000)
-        return table
+    ) -> None:
+        """Write samples.parquet, task by task and piece by piece."""
+        schema = narrow(samples_schema(list(GROUPS)))
+        path = self.folder / "samples.parquet"
+        options = {
+            "store_schema": False,  # it would have the dictionaries read as such
+            "column_encoding": DELTA,
+            "use_dictionary": [name for name in schema.names if name not in DELTA],
+        }
+        with pq.ParquetWriter(path, schema, **options) as writer:
+            for one in samples:
+                for first in range(0, len(one.asks), PIECE):
+                    part = one.where(slice(first, first + PIECE))
+                    columns = to_table(part, cohort) | _evidence(part, spans, film_rows, text_rows)
+                    writer.write_table(pa.table([columns[f.name] for f in schema], schema=schema))
 
     def _modalities(
         self, variables: VariableSet, cohort: Cohort, text: dict[str, Any]
@@ -224,10 +233,11 @@ class _Preparation(Parts):
         stays: pa.Table,
         spans: NDArray[np.int64],
         variables: VariableSet,
-        samples: pa.Table,
+        light: NDArray[np.int64],
+        films: NDArray[np.int64],
     ) -> dict[str, Any]:
         """Centre and scale from the training split alone."""
-        train = split_of(column(stays, "subject_id"), self.settings.seed) == "train"
+        train = split_of(column(stays, "subject_id"), self.settings.seed) == TRAIN
         chosen = np.repeat(train, spans[:, 1] - spans[:, 0])
         seconds, variable, value = (
             np.load(self.folder / "events" / f"{name}.npy", mmap_mode="r")
@@ -241,10 +251,8 @@ class _Preparation(Parts):
             self.settings.scaling,
             self.settings.fixed_scale,
         )
-        train_samples = samples.filter(pc.equal(samples["split"], "train"))
-        rows = np.unique(column(train_samples, "film_row"))
-        films = np.load(self.folder / "films.npy", mmap_mode="r")
-        return {"series": series, "film": fit_films(films[i] for i in rows[rows >= 0])}
+        film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
+        return {"series": series, "film": film}
 
     def _write_manifest(
         self,
@@ -253,14 +261,14 @@ class _Preparation(Parts):
         modalities: dict[str, ModalityInfo],
         scaling: dict[str, Any],
         cohort: Cohort,
-        table: pa.Table,
+        hashes: Hashes,
     ) -> None:
         """Say what this store is, from what and how."""
-        hashes = {
-            str(path.relative_to(self.folder)): sha256(path)
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and "spill" not in path.parts
-        }
+        content = [path for path in self.folder.rglob("*") if path.is_file()]
+        content = sorted(
+            path for path in content if "spill" not in path.parts and path.name != FILMS
+        )
+        hashes.start([*content, *self.source.files])
         manifest = {
             "artefact": "store",
             "schema_version": STORE_VERSION,
@@ -270,7 +278,7 @@ class _Preparation(Parts):
             "settings": self.settings.model_dump(mode="json"),
             "splits": {"shares": dict(zip(SPLITS, SHARES, strict=True)), "hash": HASH},
             "source_files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                path.name: {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
                 for path in sorted(self.source.files)
             },
             "tasks": task_table({s.info.name: s.info for s in samples}),
@@ -278,10 +286,36 @@ class _Preparation(Parts):
             "scaling": scaling,
             "cohort_flow": cohort.flow.steps,
             "dropped": dict(sorted(self.source.dropped.items())),
-            "counts": cohort.counts | {"samples": _counts(table)},
-            "content": hashes,
+            "counts": cohort.counts,
+            "content": {str(p.relative_to(self.folder)): hashes.of(p) for p in content},
+            "parts": {name: part(hashes.of) for name, part in self.parts.items()},
         }
         write_json(self.folder / "manifest.json", json.loads(json.dumps(manifest)))
+
+
+def _evidence(
+    part: TaskSamples,
+    spans: NDArray[np.int64],
+    film_rows: NDArray[np.int64],
+    text_rows: NDArray[np.int64],
+) -> dict[str, pa.Array]:
+    """The columns of store.EVIDENCE."""
+    seen = part.evidence
+    film = film_rows[seen.image]
+    span = np.vstack([spans, [0, 0]])[seen.stay]
+    offsets, used = seen.texts.offsets, seen.texts.flatten().to_numpy()
+    offsets = pc.subtract(offsets, offsets[0])
+    texts = pa.ListArray.from_arrays(offsets, pa.array(text_rows[used], pa.int32()))
+    return {
+        "series_first": pa.array(span[:, 0]),
+        "series_stop": pa.array(span[:, 1]),
+        "series_hours": pa.array(seen.until),
+        "film_row": pa.array(film, pa.int32()),
+        "text_rows": texts,
+        "has_series": pa.array(seen.stay >= 0),
+        "has_film": pa.array(film >= 0),
+        "has_note": pc.greater(pc.list_value_length(texts), 0),
+    }
 
 
 def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
@@ -290,15 +324,21 @@ def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
     return stays.append_column("admittime", times)
 
 
-def _counts(table: pa.Table) -> dict[str, dict[str, int]]:
+def _counts(samples: list[TaskSamples], film_rows: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     """Samples by task and split, and how many have each modality."""
-    out: dict[str, Counter[str]] = {}
-    grouped = table.group_by(["task", "split"]).aggregate(
-        [("sample_id", "count"), ("has_series", "sum"), ("has_film", "sum"), ("has_note", "sum")]
-    )
-    for row in grouped.to_pylist():
-        counts = out.setdefault(row["task"], Counter())
-        counts[row["split"]] = row["sample_id_count"]
-        for name in ("series", "film", "note"):
-            counts[f"{row['split']} with {name}"] = row[f"has_{name}_sum"]
-    return {task: dict(sorted(counts.items())) for task, counts in sorted(out.items())}
+    out = {}
+    for one in samples:
+        has = {
+            "": np.ones(len(one.asks), bool),
+            " with series": one.evidence.stay >= 0,
+            " with film": film_rows[one.evidence.image] >= 0,
+            " with note": np.diff(one.evidence.texts.offsets) > 0,
+        }
+        counts = {
+            f"{SPLITS[number]}{name}": int(there[one.split == number].sum())
+            for number in np.unique(one.split)
+            for name, there in has.items()
+        }
+        if counts:
+            out[one.info.name] = dict(sorted(counts.items()))
+    return dict(sorted(out.items()))

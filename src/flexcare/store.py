@@ -2,13 +2,17 @@
 
 manifest.json            what, from what, how, how many, hashes
 samples.parquet          one row a sample (schema.SAMPLES), what it has, and its subgroups
-events/*.npy             every kept stay's events once: seconds, available, variable, value
-films.npy                (films, side, side) uint8
+events/*.npy             every kept stay's events once: seconds, available, variable, value; for
+                         reuse spans and first_seen of each stay
+films.npy                (films, side, side) uint8; for reuse films.parquet, the file of each
 texts.parquet            one row a text: kind, section, hash, text
-embeddings/ENCODER/      tokens.npy (pieces, width) float16 and spans.npy (texts, 2)
+embeddings/ENCODER/      tokens.npy (pieces, width) float16, spans.npy (texts, 2)
+                         or tokens.npy int8 with scales.npy (pieces,)
 """
 
-from dataclasses import asdict
+import math
+import os
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +48,10 @@ EVENT_ARRAYS = {
     "variable": np.int16,
     "value": np.float32,
 }
+EMBEDDING_ARRAYS: dict[int, dict[str, Any]] = {  # by bits of a number
+    16: {"tokens": np.float16},
+    8: {"tokens": np.int8, "scales": np.float32},
+}
 _HEADER = 128  # bytes reserved for the header of a growing .npy file
 
 
@@ -52,18 +60,30 @@ class GrowingArray:
 
     Args:
         row: shape of a row; () for a plain vector.
+        count: rows that lie there already and stay.
     """
 
-    def __init__(self, path: Path, dtype: Any, row: tuple[int, ...] = ()) -> None:
-        self.dtype, self.row, self.count = np.dtype(dtype), row, 0
+    def __init__(self, path: Path, dtype: Any, row: tuple[int, ...] = (), count: int = 0) -> None:
+        self.dtype, self.row, self.count = np.dtype(dtype), row, count
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("wb")
-        self.file.write(b"\0" * _HEADER)
+        self.file = path.open("r+b" if count else "wb")
+        self.file.truncate(_end(dtype, row, count))
+        self.file.seek(0, os.SEEK_END)
+
+    @staticmethod
+    def holds(path: Path, dtype: Any, row: tuple[int, ...], count: int) -> bool:
+        """Whether a file has room for the header and that many rows."""
+        return path.is_file() and path.stat().st_size >= _end(dtype, row, count)
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows of shape (n, *row)."""
         self.file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
         self.count += len(rows)
+
+    def settle(self) -> None:
+        """Wait until all rows lie on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def __enter__(self) -> "GrowingArray":
         return self
@@ -80,6 +100,34 @@ class GrowingArray:
         self.file.seek(0)
         self.file.write(magic + text.encode().ljust(_HEADER - 11) + b"\n")
         self.file.close()
+
+
+def _end(dtype: Any, row: tuple[int, ...], count: int) -> int:
+    """Bytes of a file of that many rows."""
+    size: int = np.dtype(dtype).itemsize
+    return _HEADER + count * math.prod(row) * size
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Vectors kept in 8 bits, which read like an array of float32.
+
+    Attributes:
+        tokens: (n, width) int8; scales: (n,) what each vector is multiplied by.
+    """
+
+    tokens: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tokens.shape
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        return self.tokens[rows] * self.scales[rows][:, None]
 
 
 class Store:
@@ -155,10 +203,13 @@ class Store:
         return self._array("films.npy")
 
     @cached_property
-    def embeddings(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    def embeddings(self) -> tuple[NDArray[np.float16] | Scaled, NDArray[np.int64]]:
         """Vectors of all word pieces (memory-mapped), and each text's range of them."""
         folder = f"embeddings/{self.modalities['note'].settings['encoder']}"
-        return self._array(f"{folder}/tokens.npy"), self._array(f"{folder}/spans.npy")
+        tokens, spans = (self._array(f"{folder}/{name}.npy") for name in ("tokens", "spans"))
+        if tokens.dtype == np.int8:
+            return Scaled(tokens, self._array(f"{folder}/scales.npy")), spans
+        return tokens, spans
 
     def subgroups(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
         """The subgroups of each sample: {"sex": "F", ...}, without unknown ones."""
@@ -207,3 +258,10 @@ def samples_schema(groups: list[str]) -> pa.Schema:
     return pa.schema(
         [*SAMPLES, *EVIDENCE, *(pa.field(GROUP + name, pa.string()) for name in groups)]
     )
+
+
+def narrow(schema: pa.Schema) -> pa.Schema:
+    """The same with each text that repeats kept once, to write it fast; read back, it is plain."""
+    names = pa.dictionary(pa.int32(), pa.string())
+    repeats = [f.type == pa.string() and f.name != "sample_id" for f in schema]
+    return pa.schema([f.with_type(names) if r else f for f, r in zip(schema, repeats, strict=True)])

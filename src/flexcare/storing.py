@@ -1,8 +1,9 @@
 """Writes the parts of a store that a source fills: events, films, texts and their embeddings."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,23 @@ from numpy.typing import NDArray
 from flexcare.cohort.asks import Cohort, rows_of
 from flexcare.cohort.samples import TaskSamples
 from flexcare.config import Preparation
-from flexcare.features.films import UnreadableFilm, read_film
+from flexcare.embedding import embed
+from flexcare.features.films import read_films
 from flexcare.features.notes import note_rules, parts
+from flexcare.features.scaling import brightness
 from flexcare.features.text import text_encoder, text_hash
 from flexcare.features.variables import VariableSet
+from flexcare.reuse import (
+    FILMS,
+    STAYS_OF_EVENTS,
+    Earlier,
+    HashOf,
+    Stamp,
+    of_events,
+    recipe,
+)
 from flexcare.sources.tables import Source
-from flexcare.store import EVENT_ARRAYS, GrowingArray
+from flexcare.store import EMBEDDING_ARRAYS, EVENT_ARRAYS, GrowingArray
 
 Say = Callable[[str], None]
 
@@ -45,12 +57,38 @@ class Parts:
 
     Args:
         say: told one line a step.
+        unfinished: folder in which embeddings survive a cancelled run.
+        earlier: a store whose parts are taken where they would become the same.
+        parts: gives what the manifest says of a part, once the files are hashed.
     """
 
     source: Source
     settings: Preparation
     folder: Path
     say: Say
+    unfinished: Path
+    earlier: Earlier | None = None
+    parts: dict[str, Callable[[HashOf], dict[str, Any]]] = field(default_factory=dict)
+
+    def events(
+        self, stays: pa.Table, variables: VariableSet, hash_of: HashOf
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Write the event arrays, or take them; give what `write_events` gives."""
+        made_of = recipe(stays, variables, self.settings.clock)
+        taken = self.earlier and self.earlier.events(made_of, self.source, self.folder, hash_of)
+        paths = [self.folder / "events" / f"{name}.npy" for name in STAYS_OF_EVENTS]
+        if self.earlier and taken:
+            self.say(f"series: taken from {self.earlier.name}")
+            self.parts["events"] = lambda hash_of: taken
+            spans, first_seen = map(np.load, paths)
+            return spans, first_seen
+        before, dropped = len(self.source.files), self.source.dropped.copy()
+        found = self.write_events(stays, variables)
+        for path, array in zip(paths, found, strict=True):
+            np.save(path, array)
+        files, dropped = self.source.files[before:], self.source.dropped - dropped
+        self.parts["events"] = partial(of_events, made_of, self.source, files, dropped)
+        return found
 
     def write_events(
         self, stays: pa.Table, variables: VariableSet
@@ -131,34 +169,57 @@ class Parts:
 
     def write_films(
         self, samples: list[TaskSamples], cohort: Cohort
-    ) -> tuple[NDArray[np.int64], list[TaskSamples]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[TaskSamples]]:
         """Decode every film that a sample uses, once; samples about an unreadable film are dropped.
 
         Returns:
-            the row in films.npy of each of the cohort's images (-1: not there), and the samples.
+            the row in films.npy of each of the cohort's images (-1: not there), (films, 2) the
+            brightness of each film, and the samples.
         """
         side, paths = self.settings.film_side, cohort.images["path"].to_pylist()
         used = np.unique(np.concatenate([s.evidence.image for s in samples]))
+        used = used[used >= 0]
         rows = np.full(len(paths) + 1, -1)  # the last entry stands for image -1
-        root = getattr(self.source, "cxr", None)
-        with GrowingArray(self.folder / "films.npy", np.uint8, (side, side)) as films:
-            for image in used[used >= 0]:
-                try:
-                    film = read_film(root / paths[image], side)
-                except (UnreadableFilm, OSError):
-                    self.source.dropped["films that cannot be decoded"] += 1
-                    continue
-                rows[image] = films.count
-                films.append(film[None])
-        if films.count:
-            self.say(f"films: {films.count:,} decoded")
+        readable, light = self._write_films([paths[image] for image in used], side)
+        rows[used[readable]] = np.arange(len(light))
         kept = []
         for one in samples:
             readable = (one.asks.image < 0) | (rows[one.asks.image] >= 0)
             if not readable.all():
                 cohort.flow.step(f"{one.info.name} samples", readable, "film cannot be decoded")
-            kept.append(one.where(readable))
-        return rows, kept
+            kept.append(one if readable.all() else one.where(readable))
+        return rows, light, kept
+
+    def _write_films(
+        self, paths: list[str], side: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which of these files can be decoded, and the brightness of those."""
+        root = getattr(self.source, "cxr", None) or Path()
+        stamps = [Stamp.of(root, path) for path in paths]
+        known = self.earlier.films(side) if self.earlier else {}
+        new = read_films((root / one.path for one in stamps if one not in known), side)
+        decoded = (known[one] if one in known else next(new) for one in stamps)
+        readable, light = np.zeros(len(paths), bool), []
+        with GrowingArray(self.folder / "films.npy", np.uint8, (side, side)) as films:
+            for number, film in enumerate(decoded):
+                if film is not None:
+                    readable[number] = True
+                    films.append(film[None])
+                    light.append(brightness(film))
+        if len(light) < len(paths):
+            self.source.dropped["films that cannot be decoded"] += len(paths) - len(light)
+        kept = [stamp for stamp, there in zip(stamps, readable, strict=True) if there]
+        columns = zip(*kept, strict=True) if kept else [(), (), ()]
+        types = (pa.string(), pa.int64(), pa.int64())
+        arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
+        pq.write_table(pa.table(arrays, names=Stamp._fields), self.folder / FILMS)
+        if light:
+            self.say(f"films: {len(light):,}{self._from(len(set(kept) & set(known)))}")
+        return readable, np.array(light, np.int64).reshape(-1, 2)
+
+    def _from(self, count: int) -> str:
+        """Words that say how many were taken from the earlier store."""
+        return f", {count:,} of them from {self.earlier.name}" if self.earlier else ""
 
     def write_texts(
         self, samples: list[TaskSamples], texts: pa.Table
@@ -181,18 +242,17 @@ class Parts:
             return rows, {}
         encoder = text_encoder(self.settings.text_encoder)
         distinct = dict(zip(hashes, kept["text"].to_pylist(), strict=True))
-        where: dict[str, tuple[int, int]] = {}
         folder = self.folder / "embeddings" / encoder.fingerprint
-        with GrowingArray(folder / "tokens.npy", np.float16, (encoder.width,)) as tokens:
-            for chunk in _chunks(list(distinct), 2048):
-                vectors = encoder.embed([distinct[key] for key in chunk])
-                for key, pieces in zip(chunk, vectors, strict=True):
-                    where[key] = (tokens.count, tokens.count + len(pieces))
-                    tokens.append(pieces)
-        np.save(folder / "spans.npy", np.array([where[key] for key in hashes], np.int64))
-        self.say(f"notes: {len(distinct):,} different texts embedded, {tokens.count:,} pieces")
+        bits = self.settings.embedding_bits
+        known = self.earlier.vectors(encoder.fingerprint, bits) if self.earlier else None
+        old = set(known.spans) & set(distinct) if known else set()
+        if self.earlier and known and set(known.spans) == set(distinct):
+            for name in EMBEDDING_ARRAYS[bits]:
+                self.earlier.link(str(folder.relative_to(self.folder) / f"{name}.npy"), self.folder)
+            spans, before = known.spans, 0
+        else:
+            spans, before = embed(distinct, encoder, bits, self.unfinished, folder, known)
+        np.save(folder / "spans.npy", np.array([spans[key] for key in hashes], np.int64))
+        resumed = f", {before:,} of them from a cancelled run" if before else self._from(len(old))
+        self.say(f"notes: {len(distinct):,} different texts{resumed}")
         return rows, {"encoder": encoder.fingerprint, "width": encoder.width}
-
-
-def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
-    return (values[i : i + size] for i in range(0, len(values), size))

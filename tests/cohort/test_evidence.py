@@ -1,5 +1,13 @@
 """Which film and which texts a sample may use (SPEC 4): nothing from later on."""
 
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+import flexcare.cohort.evidence as evidence
 from flexcare.store import Store
 from hospital import HEART_RATE, Hospital, Row
 from prepared import Make
@@ -173,3 +181,55 @@ def test_the_series_of_a_drg_is_the_whole_stay(make: Make) -> None:
     row = make(hospital, tasks="drg", drg_classes="all").samples.to_pylist()[0]
     assert (row["series_hours"], row["hours"], row["has_series"]) == (96, 106, True)
     assert row["series_stop"] - row["series_first"] == 2
+
+
+def obvious(
+    order: NDArray[np.int64],
+    subjects: NDArray[np.int64],
+    last: NDArray[np.int64],
+    texts: list[dict[str, Any]],
+    before: NDArray[np.int64] | None,
+) -> list[list[int]]:
+    """View by view: the texts of the subject up to a place, sorted by what is read first."""
+    kinds = ["discharge_summary", "radiology_report", "chief_complaint"]
+    out = []
+    for number, place in enumerate(last):
+        rows = [int(order[i]) for i in range(place + 1) if subjects[i] == subjects[place]]
+        if before is not None:
+            rows = [
+                i
+                for i in rows
+                if texts[i]["kind"] != "radiology_report"
+                or (texts[i]["time"] is not None and texts[i]["time"] < before[number])
+            ]
+        rows.sort(key=lambda i: (kinds.index(texts[i]["kind"]), -texts[i]["available_at"], i))
+        out.append(rows[: evidence.MAX_TEXTS])
+    return out
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_views_at_once_equal_one_view_after_another(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "VIEWS", 7)
+    generator = np.random.default_rng(seed)
+    kinds = ["chief_complaint", "radiology_report", "discharge_summary"]
+    rows = [
+        {
+            "subject_id": int(generator.integers(4)),
+            "kind": kinds[generator.integers(3)],
+            "time": int(generator.integers(9)) if generator.random() < 0.9 else None,
+            "available_at": int(generator.integers(9)),
+        }
+        for _ in range(60)
+    ]
+    subjects = np.array([row["subject_id"] for row in rows])
+    order = np.lexsort(([row["available_at"] for row in rows], subjects))
+    last = generator.integers(-1, 60, 40)
+    moment = pa.timestamp("us")
+    kind = pa.schema([("kind", pa.string()), ("time", moment), ("available_at", moment)])
+    texts = pa.Table.from_pylist(rows, schema=kind)
+    for before in (None, generator.integers(0, 9, 40)):
+        times = None if before is None else before.astype("M8[us]")
+        found = evidence._first_texts(order, subjects[order], last, texts, times)
+        assert found.to_pylist() == obvious(order, subjects[order], last, rows, before)

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flexcare.cohort.icd import ccs_categories, ccs_category
@@ -33,14 +34,28 @@ def test_category_of_a_code(code: str, version: int, category: int, exact: bool)
 
 
 def test_every_code_is_counted_by_how_it_was_found() -> None:
-    codes = np.array(["N179", "N1831", "N1831", "XYZ"], object)
+    codes = pa.array(["N179", "N1831", "N1831", "XYZ"])
     categories, counts = ccs_categories(codes, np.array([10, 10, 10, 10]))
     assert categories.tolist() == [157, 158, 158, 0]
     assert list(counts.values()) == [1, 2, 1]
 
 
+def test_each_different_code_once_equals_row_by_row() -> None:
+    generator = np.random.default_rng(0)
+    known = ["N179", "N1831", "5849", "4280", "XYZ"]
+    codes, versions = generator.choice(known, 200), generator.choice([9, 10, 11], 200)
+    categories, counts = ccs_categories(pa.array(codes.tolist()), versions)
+    found = [ccs_category(str(c), int(v)) for c, v in zip(codes, versions, strict=True)]
+    assert categories.tolist() == [category for category, _ in found]
+    assert list(counts.values()) == [
+        sum(exact for _, exact in found),
+        sum(category > 0 and not exact for category, exact in found),
+        sum(category == 0 for category, _ in found),
+    ]
+
+
 def test_nobody_has_codes() -> None:
-    categories, counts = ccs_categories(np.array([], object), np.array([], np.int64))
+    categories, counts = ccs_categories(pa.array([], pa.string()), np.array([], np.int64))
     assert (categories.tolist(), sum(counts.values())) == ([], 0)
 
 

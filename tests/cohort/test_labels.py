@@ -205,8 +205,9 @@ def test_drg_classes_come_from_the_training_split(make: Make) -> None:
 
 def split_of_13(make: Make, hospital: Hospital, seed: int) -> str:
     from flexcare.cohort.splits import split_of
+    from flexcare.schema import SPLITS
 
-    return str(split_of(np.array([13]), seed)[0])
+    return SPLITS[split_of(np.array([13]), seed)[0]]
 
 
 def test_of_two_drgs_the_first_by_name_counts(make: Make) -> None:

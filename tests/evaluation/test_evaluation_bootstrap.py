@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from flexcare.evaluation import bootstrap, ranking
 from flexcare.evaluation.bootstrap import (
     FAMILIES,
     interval,
@@ -54,6 +55,21 @@ def test_copies_of_subjects_equal_copied_rows(kind):
         np.testing.assert_allclose(drawn[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("exact", [1, bootstrap.EXACT])
+@pytest.mark.parametrize("digits", [2, 6])
+def test_many_stretches_of_ties_equal_copied_rows_in_either_precision(monkeypatch, exact, digits):
+    monkeypatch.setattr(bootstrap, "EXACT", exact)
+    monkeypatch.setattr(bootstrap, "TOGETHER", 3)  # parts of 3 and 1 resamples
+    monkeypatch.setattr(ranking, "STRETCH", 64)
+    given = answers("binary", rows=1000, subjects=300, digits=digits)
+    assert len(ranking.rank(column(given, 0), 300).stretches) > 1
+    copies = subject_copies(300, 4, np.random.default_rng(2))
+    drawn = resample("binary", given, copies)
+    for name in ("average_precision", "auroc", "min_se_ppv"):
+        expected = [measure(name, "binary", copied(given, row)) for row in copies]
+        np.testing.assert_allclose(drawn[name], expected, rtol=1e-12, err_msg=name)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.04, 0.96])
 def test_rare_answers_with_ties_equal_copied_rows_or_are_undefined_in_both(seed, rate):
@@ -70,6 +86,14 @@ def test_rare_answers_with_ties_equal_copied_rows_or_are_undefined_in_both(seed,
                 assert value == pytest.approx(measure(name, "binary", copied(given, row)))
             except Undefined:
                 assert np.isnan(value)
+
+
+def test_a_resample_without_the_likeliest_subjects_who_alone_are_positive_has_no_value():
+    scores, labels = np.array([[0.9], [0.8], [0.1]]), np.array([[1.0], [1.0], [0.0]])
+    given = Answers(labels, np.ones((3, 1), bool), scores, np.arange(3))
+    drawn = resample("binary", given, np.array([[0, 0, 3], [1, 1, 1]], np.int16))
+    for name in ("average_precision", "auroc", "min_se_ppv"):
+        np.testing.assert_array_equal(drawn[name], [np.nan, 1])
 
 
 def test_classes_that_a_resample_lacks_are_no_part_of_its_macro_f1():

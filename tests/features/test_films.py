@@ -1,5 +1,6 @@
 """Films: the decoder's scaling and ours give what an obvious resize gives."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import simplejpeg
 from numpy.typing import NDArray
 
-from flexcare.features.films import UnreadableFilm, centre, read_film
-from flexcare.features.scaling import fit_films
+from flexcare.features import films as reading
+from flexcare.features.films import UnreadableFilm, centre, read_film, read_films
+from flexcare.features.scaling import brightness, fit_films
 from hospital import picture
 
 Grey = NDArray[np.uint8]
@@ -108,14 +110,41 @@ def test_an_unreadable_film_says_so(tmp_path: Path, content: bytes) -> None:
         read_film(tmp_path / "a.jpg", 28)
 
 
+def test_films_read_together_are_those_read_alone_in_order(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{n}.jpg", scene(100 + n, 90)) for n in range(30)]
+    paths[7].write_bytes(LARGE[:-2000])
+    paths[29].unlink()
+    together = list(read_films(paths, 28))
+    assert [n for n, film in enumerate(together) if film is None] == [7, 29]
+    for path, film in zip(paths, together, strict=True):
+        assert film is None or (film == read_film(path, 28)).all()
+
+
+def test_few_films_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading.os, "cpu_count", lambda: 2)
+    asked = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield tmp_path / "absent.jpg"
+
+    films = read_films(endless(), 28)
+    for used in range(1, 20):
+        assert next(films) is None
+        assert asked <= used + 2 * reading.AHEAD
+    films.close()
+
+
 def test_brightness_is_that_of_all_pixels() -> None:
     generator = np.random.default_rng(0)
     films = [generator.integers(0, 255, (8, 8)).astype(np.uint8) for _ in range(5)]
-    fitted = fit_films(films)
+    fitted = fit_films(np.array([brightness(film) for film in films]), 64)
     every = np.stack(films) / 255
     assert fitted == pytest.approx({"mean": every.mean(), "sd": every.std()})
 
 
 def test_no_film_or_a_black_one_scales_by_1() -> None:
-    assert fit_films([]) == {"mean": 0.0, "sd": 1.0}
-    assert fit_films([np.zeros((4, 4), np.uint8)]) == {"mean": 0.0, "sd": 1.0}
+    assert fit_films(np.zeros((0, 2), np.int64), 16) == {"mean": 0.0, "sd": 1.0}
+    assert fit_films(np.zeros((1, 2), np.int64), 16) == {"mean": 0.0, "sd": 1.0}

@@ -1,13 +1,21 @@
 """Text encoders: the same text always has the same vectors; nothing is fetched."""
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flexcare.errors import UserError
-from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder, text_hash
+from flexcare.features.text import (
+    PIECES_AT_ONCE,
+    HashedNgrams,
+    TextEncoder,
+    _of_one_length,
+    text_encoder,
+    text_hash,
+)
 
 WORDS = [
     *("the", "patient", "has", "a", "cough", ",", "fever", "and", "chills", ".", "no", "pain"),
@@ -59,6 +67,20 @@ def test_hashed_vectors_never_change() -> None:
     )
 
 
+@pytest.mark.parametrize("word", ["a", "effusion", "Überdruck", "naïve", "x" * 60])
+def test_a_hashed_vector_equals_the_obvious_sum(word: str) -> None:
+    total = np.zeros(256)
+    for size in (len(word) + 2, 3, 4, 5):
+        whole = size == len(word) + 2
+        for start in range(1 if whole else len(word) + 3 - size):
+            gram = f"<{word}>"[start : start + size].encode()
+            for place in range(4):
+                code = zlib.crc32(gram, place * 0x9E3779B9 & 0xFFFFFFFF)
+                total[code % 256] += 1 if code >= 2**31 else -1
+    expected = total / np.sqrt(np.square(total).mean())
+    np.testing.assert_allclose(HashedNgrams.vector(word), expected, rtol=1e-3)
+
+
 def test_words_that_share_stems_are_nearer_than_others() -> None:
     def cosine(a: str, b: str) -> float:
         x, y = (HashedNgrams.vector(w).astype(float) for w in (a, b))
@@ -85,8 +107,16 @@ def test_vectors_do_not_depend_on_what_else_is_embedded(bert: Path) -> None:
     encoder = text_encoder(str(bert))
     texts = [f"{word} " * (1 + 5 * i % 13) for i, word in enumerate(WORDS[:11] * 4)]
     for text, beside in zip(texts, vectors(encoder, *texts), strict=True):
-        alone = vectors(encoder, text)[0]
-        np.testing.assert_allclose(alone.astype(float), beside.astype(float), atol=2e-3)
+        assert (vectors(encoder, text)[0] == beside).all()
+
+
+def test_batches_are_of_one_length_and_bounded() -> None:
+    lengths = [3, 700, 3, 1, 400, 400, 400, *[3] * 500, 0]
+    batches = list(_of_one_length(lengths))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len({lengths[i] for i in batch}) == 1
+        assert len(batch) * lengths[batch[0]] <= PIECES_AT_ONCE
 
 
 def test_a_longer_text_than_the_tokenizer_or_the_model_takes_is_cut(

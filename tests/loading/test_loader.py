@@ -9,10 +9,12 @@ import torch
 from numpy.testing import assert_allclose
 
 from flexcare.batch import Batch, Tokens
+from flexcare.config import ModelConfig
 from flexcare.errors import UserError
 from flexcare.features.text import HashedNgrams
 from flexcare.files import read_json, write_json
-from flexcare.loading.loader import Loader, prefetch
+from flexcare.loading.loader import Loader, _shared, prefetch
+from flexcare.schema import SPLITS
 from flexcare.store import Store
 from hospital import CELSIUS, HEART_RATE, Hospital
 from prepared import everything, prepare_there
@@ -40,11 +42,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return prepare_there(three_patients().write(folder / "h"), folder / "s")
 
 
-def loader(store: Store, **more: object) -> Loader:
+def loader(store: Store, modalities: list[str] | None = None, **model: object) -> Loader:
     """Centre 100 and scale 10 for every number; films as they are."""
     count = len(store.modalities["series"].settings["variables"])
     series = {"center": [100.0] * count, "scale": [10.0] * count}
-    return Loader(store, {"series": series, "film": {"mean": 0.25, "sd": 0.5}}, **more)  # type: ignore[arg-type]
+    return Loader(
+        store,
+        {"series": series, "film": {"mean": 0.25, "sd": 0.5}},
+        modalities,
+        ModelConfig(**model),
+    )
 
 
 def rows(store: Store, *samples: str) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -52,10 +59,10 @@ def rows(store: Store, *samples: str) -> np.ndarray[tuple[int, int], np.dtype[np
     return np.array([[names.index(name)] for name in samples])
 
 
-def phenotypes(store: Store, **more: object) -> Batch:
+def phenotypes(store: Store, **model: object) -> Batch:
     """The three patients at the end of their stays."""
     asked = rows(store, "phenotyping/300", "phenotyping/100", "phenotyping/200")
-    return loader(store, **more).batch(asked, ("phenotyping",))
+    return loader(store, **model).batch(asked, ("phenotyping",))
 
 
 def column(store: Store, tokens: Tokens, name: str) -> torch.Tensor:
@@ -114,6 +121,81 @@ def test_notes_are_the_pieces_of_their_texts_in_order(store: Store) -> None:
     assert_allclose(cut.values[0], want[:2])
 
 
+@pytest.mark.parametrize("pieces", [2, 5, 512])
+def test_notes_of_many_samples_equal_the_obvious_loop(tmp_path: Path, pieces: int) -> None:
+    store = prepare_there(everything(5).write(tmp_path / "h"), tmp_path / "s")
+    vectors, spans = store.embeddings
+    texts = store.samples["text_rows"].to_pylist()
+    asked = np.random.default_rng(0).permutation(len(texts))[:40]
+    note = loader(store, modalities=["note"], max_pieces=pieces).notes(asked)
+    assert note is not None
+    place = 0
+    for number, row in enumerate(asked):
+        own = [vectors[slice(*spans[text])] for text in texts[row]]
+        want = np.concatenate([vectors[:0], *own])[:pieces].astype(np.float32)
+        if len(want):
+            assert note.rows[place] == number
+            mine = note.of[place]
+            assert note.valid[mine].tolist() == [i < len(want) for i in range(note.valid.shape[1])]
+            assert_allclose(note.values[mine, : len(want)], want)
+            assert not note.values[mine, len(want) :].any()
+            place += 1
+    assert place == len(note.rows)
+
+
+@pytest.mark.parametrize("only", [None, ["series"], ["note", "film"]])
+def test_work_is_the_number_of_tokens(tmp_path: Path, only: list[str] | None) -> None:
+    store = prepare_there(everything(5).write(tmp_path / "h"), tmp_path / "s")
+    one = loader(store, modalities=only, max_bins=50, max_pieces=5)
+    asked = np.arange(len(store.samples))
+    batch = one.batch(asked[:, None], (store.samples["task"][0].as_py(),))
+    want = np.zeros(len(asked))
+    for name, tokens in batch.inputs.items():
+        want[tokens.rows] += 196 if name == "film" else tokens.known().sum(1).numpy()
+    # A sample counts its hours, and has a bin for a part of one.
+    assert np.abs(one.work(asked) - want).max() < 1
+
+
+@pytest.mark.parametrize("bins", [30, 512])
+def test_hours_of_a_stay_share_a_causal_series(store: Store, bins: int) -> None:
+    asked = np.concatenate([store.rows("decompensation", split) for split in SPLITS])
+    alone = loader(store, max_bins=bins).series(asked)
+    shared = loader(store, max_bins=bins, causal_series=True).series(asked)
+    assert alone is not None
+    assert shared is not None
+    assert torch.equal(alone.rows, shared.rows)
+    assert torch.equal(alone.known().sum(1), shared.known().sum(1))
+    for number, known in enumerate(shared.known()):
+        mine = alone.values[number][alone.valid[number]]
+        assert torch.equal(shared.values[shared.of[number]][known], mine)
+    within = int((alone.known().sum(1) < bins).sum())
+    assert len(shared.values) < len(asked) - within / 2
+
+
+def test_an_hour_that_knew_less_keeps_its_own_series() -> None:
+    hours = np.array([[[1.0], [2.0], [0.0]], [[1.0], [2.0], [3.0]], [[1.0], [9.0], [0.0]]])
+    used, of = _shared(hours.astype(np.float32), np.array([2, 3, 2]), np.array([7, 7, 7]))
+    assert used.tolist() == [1, 2]
+    assert of.tolist() == [0, 0, 1]
+    used, of = _shared(hours.astype(np.float32), np.array([2, 3, 2]), np.array([8, 7, 8]))
+    assert used.tolist() == [0, 1, 2]  # of another stay, or another hour
+
+
+def test_films_and_notes_are_read_once(tmp_path: Path) -> None:
+    store = prepare_there(everything(5).write(tmp_path / "h"), tmp_path / "s")
+    one = loader(store)
+    twice = np.repeat(np.arange(len(store.samples)), 2)
+    for read in (one.films, one.notes):
+        tokens = read(twice)
+        assert tokens is not None
+        assert len(tokens.values) <= len(tokens.rows) / 2
+        alone = {row: read(twice[row : row + 1]) for row in tokens.rows.tolist()[::7]}
+        for row, expected in alone.items():
+            assert expected is not None
+            mine = tokens.of[tokens.rows.tolist().index(row)]
+            assert torch.equal(tokens.values[mine][: expected.values.shape[1]], expected.values[0])
+
+
 def test_modalities_that_are_not_asked_for_are_absent(store: Store) -> None:
     assert set(phenotypes(store, modalities=["film"]).inputs) == {"film"}
 
@@ -155,9 +237,9 @@ def test_a_batch_equals_its_samples_one_by_one(tmp_path: Path) -> None:
             found = (among.rows == place).nonzero().flatten()
             assert len(found) == 1
             length = tokens.valid.shape[1]
-            shown = among.values[found[0]]
+            shown = among.values[among.of[found[0]]]
             assert torch.equal(shown if name == "film" else shown[:length], tokens.values[0])
-            assert not among.valid[found[0], length:].any()
+            assert not among.valid[among.of[found[0]], length:].any()
 
 
 def test_observed_values_of_the_training_split_are_centred(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from flexcare.errors import UserError
 from flexcare.evaluation.predictions import read_predictions, write_predictions
 from flexcare.features.variables import variable_set
 from flexcare.loading.loader import Loader
-from flexcare.schema import PREDICTIONS
-from flexcare.serving.predictor import load, predict_rows
+from flexcare.schema import PREDICTIONS, SPLITS
+from flexcare.serving.predictor import load, outputs_of, predict_rows
 
 
 @pytest.fixture
@@ -73,9 +73,40 @@ def test_numbers_are_scaled_as_the_bundle_says_not_the_store(store, asked):
 def test_answers_are_those_of_the_network(store, asked):
     loader = Loader(store, store.manifest["scaling"])
     rows = store.rows("diagnosis", "train")
-    found = predict_rows(asked.bundle.model, loader, rows, "diagnosis")
+    found = predict_rows(asked.bundle.model, loader, {"diagnosis": rows})["diagnosis"]
     table = asked.predict_store(store, "train", ["diagnosis"])
     np.testing.assert_array_equal(np.stack(table["probabilities"].to_numpy()), found)
+
+
+def test_tasks_asked_together_are_answered_as_each_alone(store, asked):
+    together = asked.predict_store(store)
+    assert len(set(together["task"].to_pylist())) == 7
+    alone = [asked.predict_store(store, tasks=[name]) for name in asked.tasks]
+    assert together.drop(["probabilities", "predicted_boolean_probability"]) == pa.concat_tables(
+        alone
+    ).drop(["probabilities", "predicted_boolean_probability"])
+    found, expected = (
+        np.concatenate(table["probabilities"].to_pylist())
+        for table in (together, pa.concat_tables(alone))
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_known_at_one_time_is_encoded_once(store, asked):
+    tasks = ["decompensation", "length_of_stay", "in_hospital_mortality"]
+    loader = Loader(store, store.manifest["scaling"])
+    rows = {name: np.concatenate([store.rows(name, s) for s in SPLITS]) for name in tasks}
+    answered = {name: [] for name in tasks}
+    encoded = []
+    for places, batch, _ in outputs_of(asked.bundle.model, loader, rows, batch=7):
+        encoded += next(iter(batch.sample_rows.values())).tolist()
+        assert (places >= 0).all()
+        for name, place in zip(batch.tasks, places.T, strict=True):
+            answered[name] += place.tolist()
+            assert batch.sample_rows[name].tolist() == rows[name][place].tolist()
+    assert len(encoded) == len(rows["length_of_stay"])  # the others ask at hours that it asks, too
+    for name, places in answered.items():
+        assert sorted(places) == list(range(len(rows[name])))
 
 
 def change_variables(store, change):

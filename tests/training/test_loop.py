@@ -13,7 +13,7 @@ from flexcare.loading.loader import Loader
 from flexcare.serving.bundle import load_bundle
 from flexcare.serving.predictor import predict_rows
 from flexcare.training.folder import RunFolder
-from flexcare.training.loop import Loop
+from flexcare.training.loop import Loop, share_of
 from flexcare.training.run import _tuning_rows, train
 
 TASKS = ("death", "stay", "findings")
@@ -125,7 +125,7 @@ def test_the_tuning_metrics_are_those_of_the_model(store, tmp_path):
     means = []
     for info in bundle.tasks:
         rows = _tuning_rows(store, info.name, 0)
-        answers = predict_rows(bundle.model, loader, rows, info.name)
+        answers = predict_rows(bundle.model, loader, {info.name: rows})[info.name]
         batch = loader.batch(rows[:, None], (info.name,))
         labels, mask = batch.labels[info.name].numpy(), batch.label_masks[info.name].numpy()
         expected = measure_arrays(info.metric, info.kind, labels, mask, answers)
@@ -145,6 +145,16 @@ def test_tuning_asks_one_hour_a_stay_the_same_in_every_epoch(store):
     assert len(rows) == 6
     assert (rows == _tuning_rows(store, "stay", 0)).all()
     assert len(_tuning_rows(store, "death", 0)) == 6
+
+
+@pytest.mark.parametrize(("rows", "world"), [(32, 1), (32, 2), (33, 4), (1, 2)])
+def test_processes_share_the_rows_and_have_about_as_much_work(rows, world):
+    work = np.random.default_rng(0).lognormal(5, 1, rows)
+    shares = [share_of(work, rank, world) for rank in range(world)]
+    assert sorted(np.concatenate(shares)) == list(range(rows))
+    assert all((np.diff(share) > 0).all() for share in shares)
+    amounts = [work[share].sum() for share in shares]
+    assert max(amounts) - min(amounts) <= work.max()
 
 
 def test_losses_of_an_epoch_are_means_over_its_steps(store, tmp_path, monkeypatch):

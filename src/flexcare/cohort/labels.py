@@ -38,8 +38,10 @@ class Labels:
     reason: str = ""
     names: NDArray[Any] | None = None
 
-    def where(self, keep: Mask) -> "Labels":
+    def where(self, keep: Mask | slice) -> "Labels":
         """Only these answers."""
+        if not isinstance(keep, slice) and keep.all():
+            return self
         names = None if self.names is None else self.names[keep]
         return Labels(self.values[keep], self.known[keep], self.keep[keep], self.reason, names)
 
@@ -117,7 +119,7 @@ def ccs(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """Whether the admission has a diagnosis code of each CCS category of `categories`."""
     wanted = task.label["categories"]
     categories, counts = ccs_categories(
-        column(cohort.diagnoses, "code"), column(cohort.diagnoses, "version")
+        cohort.diagnoses["code"].combine_chunks(), column(cohort.diagnoses, "version")
     )
     cohort.counts["diagnosis codes"] = counts
     row = rows_of(cohort.diagnoses["hadm_id"].combine_chunks(), cohort.admissions, "hadm_id")
@@ -161,7 +163,7 @@ def drg(asks: Asks, cohort: Cohort, task: Task) -> Labels:
 def meds_labels(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """The labels of a MEDS label file."""
     table = pq.read_table(Path(task.label["file"]), columns=[task.label["column"]])
-    values = column(table, task.label["column"])[asks.key.astype(np.int64)]
+    values = column(table, task.label["column"])[asks.key]
     there = np.array([value is not None and value == value for value in values], bool)
     keep, reason = there, "label file has no value"
     if task.kind == "binary":

@@ -1,7 +1,9 @@
 """The samples table: every task's asks, answers and evidence, in one table (schema.SAMPLES)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +14,9 @@ from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, row_o
 from flexcare.cohort.evidence import Evidence, evidence_of
 from flexcare.cohort.labels import Labels, labels_of
 from flexcare.cohort.splits import split_of
-from flexcare.cohort.stays import age_at, column
+from flexcare.cohort.stays import Mask, age_at, column
 from flexcare.errors import UserError
-from flexcare.schema import TaskInfo
+from flexcare.schema import SPLITS, TaskInfo
 from flexcare.tasks import Task
 
 AGE_BANDS = (45, 65, 80)  # years; the report's subgroups
@@ -23,15 +25,19 @@ GROUPS = ("age_band", "sex", "admission_type", "insurance", "race")
 
 @dataclass(frozen=True)
 class TaskSamples:
-    """One task's samples, before films and texts are read."""
+    """One task's samples, before films and texts are read.
+
+    Attributes:
+        split: (n,) number in SPLITS.
+    """
 
     info: TaskInfo
     asks: Asks
     labels: Labels
-    split: NDArray[np.str_]
+    split: NDArray[np.int8]
     evidence: Evidence
 
-    def where(self, keep: NDArray[np.bool_]) -> "TaskSamples":
+    def where(self, keep: Mask | slice) -> "TaskSamples":
         """Only these samples."""
         labels = self.labels.where(keep)
         return TaskSamples(
@@ -44,7 +50,7 @@ def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
     asks, labels = labels_of(task, asks_of(task, cohort), cohort)
     evidence = evidence_of(task, asks, cohort, texts)
     if task.own_section:
-        has_section = np.array([len(rows) > 0 for rows in evidence.texts.to_pylist()], bool)
+        has_section = np.diff(evidence.texts.offsets) > 0
         reason = f"admission without a {task.own_section}"
         asks, labels, evidence = _keep(task, asks, labels, evidence, has_section, cohort, reason)
     split = split_of(asks.subject, cohort.settings.seed)
@@ -68,10 +74,10 @@ def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
 
 
 def _classes(
-    names: NDArray[np.object_], split: NDArray[np.str_], which: str
+    names: NDArray[np.object_], split: NDArray[np.int8], which: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, sorted, and the class number of each sample, -1 where it is no class."""
-    seen = names[split == "train"] if which == "train" else names
+    seen = names[split == SPLITS.index("train")] if which == "train" else names
     classes = np.unique(seen.astype(str))
     place = np.searchsorted(classes, names.astype(str))
     known = (
@@ -95,12 +101,13 @@ def _keep(
 
 
 def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
-    """The columns of schema.SAMPLES and the subgroups."""
+    """The columns of schema.SAMPLES and the subgroups; names that repeat are dictionaries."""
     asks, name = samples.asks, samples.info.name
-    keys = pa.array(asks.key, pa.string())
+    keys = [asks.key, asks.hours.astype(np.int64)] if samples.info.hourly else [asks.key]
+    texts = (pa.array(key).cast(pa.string()) for key in keys)
     return {
-        "sample_id": pc.binary_join_element_wise(pa.scalar(name), keys, "/"),
-        "task": pa.repeat(pa.scalar(name), len(asks)),
+        "sample_id": pc.binary_join_element_wise(pa.scalar(name), *texts, "/"),
+        "task": _named([name], np.zeros(len(asks), np.int32)),
         "subject_id": pa.array(asks.subject, pa.int64()),
         "hadm_id": _or_null(column(cohort.admissions, "hadm_id"), asks.admission),
         "stay_id": _or_null(column(cohort.stays, "stay_id"), asks.stay),
@@ -108,7 +115,7 @@ def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
         "hours": pa.array(asks.hours, from_pandas=True),
         "label": _lists(samples.labels.values, pa.float32()),
         "label_mask": _lists(samples.labels.known, pa.bool_()),
-        "split": pa.array(samples.split, pa.string()),
+        "split": _named(SPLITS, samples.split),
     } | {f"group:{key}": value for key, value in _groups(asks, cohort).items()}
 
 
@@ -120,15 +127,26 @@ def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:
     ]
     age = age_at(asks.time, anchor[0], anchor[1], cohort.settings.age)
     between = [f"{low}-{high - 1}" for low, high in pairwise(AGE_BANDS)]
-    names: list[str | None] = [f"under {AGE_BANDS[0]}", *between, f"{AGE_BANDS[-1]} and over", None]
-    band = np.where(np.isnan(age), len(names) - 1, np.searchsorted(AGE_BANDS, age, side="right"))
+    names = [f"under {AGE_BANDS[0]}", *between, f"{AGE_BANDS[-1]} and over"]
+    band = np.where(np.isnan(age), 0, np.searchsorted(AGE_BANDS, age, side="right"))
     out = {
-        "age_band": pa.array(names, pa.string()).take(pa.array(band)),
-        "sex": cohort.subjects["sex"].combine_chunks().take(_rows(subject)),
+        "age_band": _named(names, band, np.isnan(age)),
+        "sex": _taken(cohort.subjects["sex"], subject),
     }
     for name in GROUPS[2:]:
-        out[name] = cohort.admissions[name].combine_chunks().take(_rows(asks.admission))
+        out[name] = _taken(cohort.admissions[name], asks.admission)
     return out
+
+
+def _named(names: Sequence[str], numbers: NDArray[Any], unknown: Any = False) -> pa.Array:
+    """names[numbers], null where unknown; each name is kept once."""
+    indices = pa.array(numbers, pa.int32(), mask=np.broadcast_to(unknown, len(numbers)))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
+
+
+def _taken(names: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Array:
+    """names[rows], null where a row is -1; each name is kept once."""
+    return names.combine_chunks().dictionary_encode().take(_rows(rows))
 
 
 def _rows(rows: NDArray[np.int64]) -> pa.Array:

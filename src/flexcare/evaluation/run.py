@@ -94,20 +94,25 @@ def network_predictions(
     """
     model: FlexCare = bundle.model
     names = [info.name for info in bundle.modalities]
-    caps = (model.config.max_bins, model.config.max_pieces)
-    loader = Loader(store, bundle.scaling, [n for n in names if n in store.modalities], *caps)
-    tables, usage = [], {}
+    names = [name for name in names if name in store.modalities]
+    loader = Loader(store, bundle.scaling, names, model.config)
+    infos = {info.name: info for info in bundle.tasks}
+    rows = {name: store.rows(name, split) for name in infos}
+    answers = {name: np.zeros((len(rows[name]), infos[name].outputs), np.float32) for name in infos}
     shape = (model.config.experts, len(model.combinations))
-    for info in bundle.tasks:
-        rows = store.rows(info.name, split)
-        answers = np.zeros((len(rows), info.outputs), np.float32)
-        gates, seen = np.zeros(shape), np.zeros(shape[1])
-        for places, _, output in outputs_of(model, loader, rows, info.name):
-            answers[places] = probabilities(info, output.logits[info.name].float()).cpu().numpy()
-            gates += output.gates[:, 0].sum(0).T.cpu().numpy()
-            seen += output.present.sum(0).cpu().numpy()
-        usage[info.name] = (gates / np.maximum(seen, 1)).tolist()
-        tables.append(stored_predictions(store, info, rows, answers, NETWORK, loader.modalities))
+    gates = {name: np.zeros(shape) for name in infos}
+    seen = {name: np.zeros(shape[1]) for name in infos}
+    for places, batch, output in outputs_of(model, loader, rows):
+        for number, task in enumerate(batch.tasks):
+            found = probabilities(infos[task], output.logits[task].float())
+            answers[task][places[:, number]] = found.cpu().numpy()
+            gates[task] += output.gates[:, number].sum(0).T.cpu().numpy()
+            seen[task] += output.present.sum(0).cpu().numpy()
+    usage = {name: (gates[name] / np.maximum(seen[name], 1)).tolist() for name in infos}
+    tables = [
+        stored_predictions(store, info, rows[name], answers[name], NETWORK, loader.modalities)
+        for name, info in infos.items()
+    ]
     routing = {
         "experts": [f"expert {number + 1}" for number in range(shape[0])],
         "combinations": [combination_name(c) for c in model.combinations],

@@ -1,6 +1,5 @@
 """Centre and scale of the training split: numbers of the series, brightness of the films."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,19 +54,23 @@ def fit_series(
     return {"center": center, "scale": scale}
 
 
-def fit_films(films: Iterable[NDArray[np.uint8]]) -> dict[str, float]:
+def brightness(film: NDArray[np.uint8]) -> tuple[int, int]:
+    """Sum of a film's pixels and of their squares: all that `fit_films` needs of it."""
+    wide = film.astype(np.int64)
+    return int(wide.sum()), int((wide * wide).sum())
+
+
+def fit_films(sums: NDArray[np.int64], pixels: int) -> dict[str, float]:
     """Mean and deviation of brightness in [0, 1] over the films of the training split.
 
-    One film is summed at a time, so that memory does not grow with their number.
+    Args:
+        sums: (films, 2) the `brightness` of each.
+        pixels: of one film.
     """
-    total = squares = pixels = 0
-    for film in films:
-        wide = film.astype(np.int64)
-        total += int(wide.sum())
-        squares += int((wide * wide).sum())
-        pixels += film.size
+    pixels *= len(sums)
     if not pixels:
         return {"mean": 0.0, "sd": 1.0}
+    total, squares = sums.sum(0).tolist()
     mean = total / pixels
     variance = max(squares / pixels - mean * mean, 0.0)
     return {"mean": mean / 255, "sd": variance**0.5 / 255 or 1.0}

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from flexcare.errors import UserError, unknown
 from flexcare.files import sha256
 
 MAX_PIECES = 512
+PIECES_AT_ONCE = 1024  # more are no faster on a processor
 Half = NDArray[np.float16]
 
 
@@ -59,15 +61,14 @@ class HashedNgrams:
     @lru_cache(maxsize=100_000)
     def vector(word: str) -> Half:
         """(width,) with mean square 1."""
-        out = np.zeros(HashedNgrams.width, np.float32)
         marked = f"<{word}>"
         grams = [marked] + [
             marked[i : i + size] for size in (3, 4, 5) for i in range(len(marked) - size + 1)
         ]
-        for gram in grams:
-            for place in range(HashedNgrams.places):
-                code = zlib.crc32(gram.encode(), place * 0x9E3779B9 & 0xFFFFFFFF)
-                out[code % HashedNgrams.width] += 1 if code >> 31 else -1
+        seeds = [place * 0x9E3779B9 & 0xFFFFFFFF for place in range(HashedNgrams.places)]
+        codes = np.array([zlib.crc32(gram.encode(), seed) for gram in grams for seed in seeds])
+        signs = np.where(codes >> 31, 1, -1)
+        out = np.bincount(codes % HashedNgrams.width, signs, HashedNgrams.width).astype(np.float32)
         size = float(np.sqrt((out * out).mean())) or 1.0
         return (out / size).astype(np.float16)
 
@@ -75,7 +76,7 @@ class HashedNgrams:
 class HuggingFaceFolder:
     """A transformer from a local folder (config.json, tokenizer, safetensors); never downloaded."""
 
-    def __init__(self, folder: Path, batch: int = 16) -> None:
+    def __init__(self, folder: Path) -> None:
         for name in ("config.json", "tokenizer_config.json"):
             if not (folder / name).is_file():
                 raise UserError(
@@ -105,7 +106,6 @@ class HuggingFaceFolder:
                 f"the text encoder in {folder} does not load", found=str(error).splitlines()[0]
             ) from error
         self.width = int(self.model.config.hidden_size)
-        self.batch = batch
         self.pieces = min(
             MAX_PIECES,
             int(self.tokenizer.model_max_length),
@@ -121,24 +121,32 @@ class HuggingFaceFolder:
     def embed(self, texts: Sequence[str]) -> Iterator[Half]:
         import torch
 
-        # Batches of equal length cost no padding: sort, embed, give back in the order asked.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        if not texts:
+            return
+        words = self.tokenizer(list(texts), truncation=True, max_length=self.pieces)
         out: dict[int, Half] = {}
-        for first in range(0, len(order), self.batch):
-            chosen = order[first : first + self.batch]
-            inputs = self.tokenizer(
-                [texts[i] for i in chosen],
-                truncation=True,
-                max_length=self.pieces,
-                padding=True,
-                return_tensors="pt",
-            )
+        for chosen in _of_one_length([len(ids) for ids in words["input_ids"]]):
+            inputs = {name: torch.tensor([rows[i] for i in chosen]) for name, rows in words.items()}
             with torch.inference_mode():
                 states = self.model(**inputs).last_hidden_state
-            for row, i in enumerate(chosen):
-                kept = inputs["attention_mask"][row].bool()
-                out[i] = states[row, kept].to(torch.float16).numpy()
+            out.update(zip(chosen, states.to(torch.float16).numpy(), strict=True))
         yield from (out[i] for i in range(len(texts)))
+
+
+def _of_one_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Batches of texts: without padding no vector depends on what else is embedded."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for length, equal in groupby(order, key=lambda i: lengths[i]):
+        group, size = list(equal), max(1, PIECES_AT_ONCE // max(1, length))
+        yield from (group[first : first + size] for first in range(0, len(group), size))
+
+
+def to_8_bits(vectors: Half) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(n, width) -> (n, width) int8 and (n,) scales, whose product is nearly the vectors."""
+    wide = vectors.astype(np.float32)
+    scales = np.abs(wide).max(1, initial=0) / 127
+    scales[scales == 0] = 1
+    return np.rint(wide / scales[:, None]).astype(np.int8), scales
 
 
 def minilm() -> HuggingFaceFolder:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from flexcare.batch import Batch, Tokens
+from flexcare.config import ModelConfig
 from flexcare.errors import UserError
 from flexcare.features.series import Events, bin_events, to_columns
 from flexcare.features.variables import variable_set
@@ -27,7 +28,8 @@ class Loader:
         store: where the samples are.
         scaling: centre and scale; the store's own for training, the bundle's for prediction.
         modalities: names of those to give; others are as if absent.
-        max_bins, max_pieces: the model's: the last bins and the first pieces are all it reads.
+        model: its settings say how many bins and pieces it reads, and whether the samples of one
+            stay can share a series.
     """
 
     def __init__(
@@ -35,10 +37,10 @@ class Loader:
         store: Store,
         scaling: dict[str, Any],
         modalities: Iterable[str] | None = None,
-        max_bins: int = 512,
-        max_pieces: int = 512,
+        model: ModelConfig = ModelConfig(),  # noqa: B008, it cannot be changed
     ) -> None:
-        self.store, self.max_bins, self.max_pieces = store, max_bins, max_pieces
+        self.store, self.causal = store, model.causal_series
+        self.max_bins, self.max_pieces = model.max_bins, model.max_pieces
         self.modalities = tuple(store.modalities if modalities is None else modalities)
         self.variables = variable_set(
             store.modalities["series"].settings["variables"], f"store {store.path}"
@@ -90,6 +92,24 @@ class Loader:
         labels[there], masks[there] = self.labels[1][place], self.masks[1][place]
         return torch.from_numpy(labels), torch.from_numpy(masks)
 
+    def work(self, rows: Rows) -> NDArray[np.float64]:
+        """(B,) about how many tokens each of the samples has."""
+        kinds = [self.store.modalities[name].kind for name in self.modalities]
+        return sum((WORK[kind](self, rows) for kind in kinds), np.zeros(len(rows)))
+
+    def bins(self, rows: Rows) -> NDArray[np.float64]:
+        """(B,) hours of each series that are read."""
+        hours = np.minimum(self.columns["series_hours"][rows], self.max_bins)
+        return np.where(self.columns["has_series"][rows], hours, 0)
+
+    def pieces(self, rows: Rows) -> Rows:
+        """(B,) word pieces of each sample's texts that are read."""
+        offsets, values = self.texts
+        index, owner = _ranges(offsets[rows], offsets[rows + 1])
+        first, stop = self.store.embeddings[1][values[index]].T
+        count = np.bincount(owner, stop - first, len(rows)).astype(np.int64)
+        return np.minimum(count, self.max_pieces)
+
     def series(self, rows: Rows) -> Tokens | None:
         """Hourly bins of those of the samples that have a series."""
         having = np.flatnonzero(self.columns["has_series"][rows])
@@ -110,7 +130,10 @@ class Loader:
         columns = to_columns(values, observed, self.variables, self.center, self.scale)
         valid = np.arange(columns.shape[1])[None] < kept[:, None]
         columns[~valid] = 0
-        return _tokens(columns, valid, having)
+        if not self.causal:
+            return _tokens(columns, valid, having)
+        used, of = _shared(columns, kept, first)
+        return _tokens(columns[used], valid[used], having, of, kept)
 
     def films(self, rows: Rows) -> Tokens | None:
         """Films of those of the samples that have one, standardised."""
@@ -118,35 +141,43 @@ class Loader:
         having = np.flatnonzero(film >= 0)
         if not len(having):
             return None
-        pixels = self.store.films[film[having]].astype(np.float32) / 255
+        used, of = np.unique(film[having], return_inverse=True)
+        pixels = self.store.films[used].astype(np.float32) / 255
         pixels = (pixels - self.film["mean"]) / self.film["sd"]
-        return _tokens(pixels.astype(np.float32), np.ones((len(having), 1), bool), having)
+        return _tokens(pixels.astype(np.float32), np.ones((len(used), 1), bool), having, of)
 
     def notes(self, rows: Rows) -> Tokens | None:
         """The first word pieces of the texts of those of the samples that have any."""
         offsets, values = self.texts
         vectors, spans = self.store.embeddings
-        pieces = [
-            np.concatenate([np.arange(*spans[t]) for t in values[offsets[r] : offsets[r + 1]]])
-            if offsets[r + 1] > offsets[r]
-            else np.zeros(0, np.int64)
-            for r in rows
-        ]
-        having = np.array([i for i, p in enumerate(pieces) if len(p)], np.int64)
+        index, owner = _ranges(offsets[rows], offsets[rows + 1])
+        lists = _padded(values[index], owner, len(rows), -1)
+        _, used, of = np.unique(lists, axis=0, return_index=True, return_inverse=True)
+        index, owner = _ranges(offsets[rows[used]], offsets[rows[used] + 1])
+        pieces, text = _ranges(*spans[values[index]].T)
+        length = np.bincount(owner[text], minlength=len(used))
+        having = np.flatnonzero(length[of])
         if not len(having):
             return None
-        kept = [pieces[i][: self.max_pieces] for i in having]
-        length = np.array([len(p) for p in kept])
-        valid = np.arange(length.max())[None] < length[:, None]
-        out = np.zeros((*valid.shape, vectors.shape[1]), np.float32)
-        out[valid] = vectors[np.concatenate(kept)]
-        return _tokens(out, valid, having)
+        places = _padded(pieces, owner[text], len(used), -1)[:, : self.max_pieces]
+        some, valid = length > 0, places >= 0
+        found = vectors[places[valid]]
+        out = np.zeros((*valid.shape, found.shape[1]), found.dtype)
+        out[valid] = found
+        return _tokens(out[some], valid[some], having, (np.cumsum(some) - 1)[of[having]])
 
 
 READ: dict[str, Callable[[Loader, Rows], Tokens | None]] = {
     "time_series": Loader.series,
     "image": Loader.films,
     "text": Loader.notes,
+}
+
+# Tokens by kind; a film counts as that of the paper's size.
+WORK: dict[str, Callable[[Loader, Rows], NDArray[Any]]] = {
+    "time_series": Loader.bins,
+    "image": lambda loader, rows: 196 * (loader.columns["film_row"][rows] >= 0),
+    "text": Loader.pieces,
 }
 
 
@@ -198,8 +229,41 @@ def _ranges(first: Rows, stop: Rows) -> tuple[Rows, Rows]:
     return np.arange(size.sum()) - np.repeat(start - first, size), owner
 
 
-def _tokens(values: NDArray[np.float32], valid: NDArray[np.bool_], rows: Rows) -> Tokens:
-    return Tokens(torch.from_numpy(values), torch.from_numpy(valid), torch.from_numpy(rows))
+def _padded(values: Rows, owner: Rows, count: int, nothing: int) -> Rows:
+    """(count, longest) values in the rows of their owners, which are sorted."""
+    size = np.bincount(owner, minlength=count)
+    out = np.full((count, size.max(initial=0)), nothing)
+    out[owner, np.arange(len(values)) - (np.cumsum(size) - size)[owner]] = values
+    return out
+
+
+def _shared(columns: NDArray[np.float32], bins: Rows, stay: Rows) -> tuple[Rows, Rows]:
+    """Which series suffice, and the one of them that begins with each sample's own.
+
+    Args:
+        columns: (n, L, columns), of which `bins` (n,) are each sample's.
+        stay: (n,) equal where samples may be of one series. They are not where one knew less in
+            an hour than a later one does: then each keeps its own.
+    """
+    order = np.lexsort([-bins, stay])
+    longest = order[np.searchsorted(stay[order], stay)]
+    later = np.arange(columns.shape[1]) >= bins[:, None]
+    same = ((columns == columns[longest]).all(2) | later).all(1)
+    used, of = np.unique(np.where(same, longest, np.arange(len(stay))), return_inverse=True)
+    return used, of
+
+
+def _tokens(
+    values: NDArray[Any],
+    valid: NDArray[np.bool_],
+    rows: Rows,
+    of: Rows | None = None,
+    until: Rows | None = None,
+) -> Tokens:
+    # torch widens half precision several times faster than numpy.
+    given = torch.from_numpy(values).float(), torch.from_numpy(valid), torch.from_numpy(rows)
+    shared, part = (None if x is None else torch.from_numpy(x) for x in (of, until))
+    return Tokens(*given, shared, part)
 
 
 def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:

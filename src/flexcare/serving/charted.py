@@ -13,6 +13,7 @@ from flexcare.features.variables import Variable, VariableSet
 
 SEED_HOURS = 24  # a value this long before admission may seed the series
 SLACK = 1e-6  # seconds that the rounding of hours may cost
+WHEN = Variable(unit="hours", normal=0)
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def charted_events(
     kept += _sums(sorted(kept, key=lambda one: one.seconds), variables)
     kept.sort(key=lambda one: one.seconds)
     seconds = np.array([one.seconds for one in kept], np.int32)
+    number = {name: place for place, name in enumerate(variables.names)}
     return Events(
         sample=np.zeros(len(kept), np.int64),
         seconds=seconds,
         available=seconds,
-        variable=np.array([variables.names.index(one.name) for one in kept], np.int16),
+        variable=np.array([number[one.name] for one in kept], np.int16),
         value=np.array([one.value for one in kept], np.float32),
     )
 
@@ -73,7 +75,7 @@ def _read(place: int, entry: Any, variables: VariableSet) -> Charted:
         raise unknown(f"variable in entry {place} of the series:", str(name)[:40], variables.names)
     variable = variables.variables[name]
     read = _category if variable.categories else _number
-    when = _number(f"the hours of {name}", Variable(unit="hours", normal=0), hours)
+    when = _number(f"the hours of {name}", WHEN, hours)
     return Charted(when, name, read(f"{name} at hour {when:g}", variable, value))
 
 
@@ -127,10 +129,11 @@ def _sums(kept: list[Charted], variables: VariableSet) -> list[Charted]:
     out = []
     for name, variable in variables.variables.items():
         known: dict[int, dict[str, float]] = {}
-        for one in kept:
-            scores = variables.variables[one.name].score_of_categories()
-            if one.name in variable.sum_of and scores:
-                known.setdefault(one.seconds, {})[one.name] = scores[int(one.value)]
+        for one in kept if variable.sum_of else ():
+            if one.name in variable.sum_of:
+                scores = variables.variables[one.name].score_of_categories()
+                if scores:
+                    known.setdefault(one.seconds, {})[one.name] = scores[int(one.value)]
         for seconds, scores_of in known.items():
             if len(scores_of) == len(variable.sum_of):
                 total = sum(scores_of.values())

@@ -14,6 +14,7 @@ from flexcare.features.films import UnreadableFilm, centre, read_film
 from flexcare.features.notes import note_rules, parts
 from flexcare.features.series import bin_events, to_columns
 from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder
+from flexcare.features.variables import VariableSet
 from flexcare.schema import ModalityInfo
 from flexcare.serving.bundle import Bundle
 from flexcare.serving.charted import charted_events
@@ -37,6 +38,7 @@ class PatientReader:
     def __init__(self, bundle: Bundle, encoder: str | Path | None = None) -> None:
         self.modalities = {info.name: info for info in bundle.modalities}
         self.scaling = bundle.scaling
+        self.variables: dict[str, VariableSet] = {}
         self.encoder: TextEncoder = text_encoder(str(encoder)) if encoder else HashedNgrams()
         for info in bundle.modalities if encoder else ():
             if info.kind == "text":
@@ -67,7 +69,7 @@ class PatientReader:
             raise UserError(
                 "a series needs the prediction time", found="no hours", do="Give hours=..."
             )
-        variables = variables_of(info, "the bundle")
+        variables = self._variables(info)
         scaling = self._scaling(info)
         events = charted_events(given, hours, variables, left_out)
         values, observed, count = bin_events(events, np.array([float(hours)]), variables)
@@ -103,6 +105,12 @@ class PatientReader:
             left_out.append(f"{info.name}: no text")
             return None
         return _tokens(pieces[None])
+
+    def _variables(self, info: ModalityInfo) -> VariableSet:
+        """Checked once, when first needed: an imported bundle has none and still takes tensors."""
+        if info.name not in self.variables:
+            self.variables[info.name] = variables_of(info, "the bundle")
+        return self.variables[info.name]
 
     def _scaling(self, info: ModalityInfo) -> dict[str, Any]:
         if info.name not in self.scaling:

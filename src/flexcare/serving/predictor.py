@@ -1,6 +1,7 @@
 """Ask a bundle: samples of a store, or one patient, -> probabilities."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +16,7 @@ from flexcare.errors import UserError, unknown
 from flexcare.evaluation.predictions import predictions_table
 from flexcare.evaluation.stored import present
 from flexcare.loading.loader import Loader, prefetch
+from flexcare.loading.moments import EVIDENCE, Rows, moments_of, together
 from flexcare.models.flexcare import FlexCare, Output
 from flexcare.schema import SPLITS, TaskInfo
 from flexcare.serving.bundle import Bundle, load_bundle
@@ -24,7 +26,6 @@ from flexcare.store import Store
 
 BATCH = 128
 NETWORK = "flexcare"  # the model's name in a predictions table
-Rows = NDArray[np.int64]
 
 
 def probabilities(info: TaskInfo, logits: torch.Tensor) -> torch.Tensor:
@@ -33,35 +34,73 @@ def probabilities(info: TaskInfo, logits: torch.Tensor) -> torch.Tensor:
 
 
 def outputs_of(
-    model: nn.Module, loader: Loader, rows: Rows, task: str, batch: int = BATCH
+    model: nn.Module,
+    loader: Loader,
+    rows: Mapping[str, Rows],
+    batch: int = BATCH,
+    share: slice = slice(None),
 ) -> Iterator[tuple[Rows, Batch, Output]]:
-    """The model's output for sample rows of one task, in eval mode, without gradients.
+    """The model's output for samples of several tasks, in eval mode, without gradients.
+
+    What the samples know is encoded once for all tasks that ask about a patient at one time.
+
+    Args:
+        rows: by task, sample rows.
+        share: of the patients and times, which are asked.
 
     Yields:
-        places in `rows`, batch and output. Samples of like length are asked together, so the
-        places are not in order.
+        (B, T) places in `rows` of what each row of the batch answers for each of its tasks, the
+        batch, and the output. Samples of one stay are asked together, for they share much, so
+            the places are not in order.
     """
     was_training = model.training
     model.eval()
-    order = np.argsort(loader.columns["series_hours"][rows], kind="stable")
-    places = [order[i : i + batch] for i in range(0, len(order), batch)]
-    batches = ((p, loader.batch(rows[p, None], (task,))) for p in places)
+    batches = _batches(loader, {task: own for task, own in rows.items() if len(own)}, batch, share)
     device = next(model.parameters()).device
     try:
         with torch.inference_mode():
-            for place, one in prefetch(batches):
+            for places, one in prefetch(batches):
                 on_device = one.to(device)
-                yield place, on_device, model(on_device)
+                yield places, on_device, model(on_device)
     finally:
         model.train(was_training)
 
 
-def predict_rows(model: FlexCare, loader: Loader, rows: Rows, task: str) -> NDArray[np.float32]:
-    """(len(rows), outputs) probabilities of one task."""
-    info = next(info for info in model.tasks if info.name == task)
-    out = np.zeros((len(rows), info.outputs), np.float32)
-    for places, _, output in outputs_of(model, loader, rows, task):
-        out[places] = probabilities(info, output.logits[task].float()).cpu().numpy()
+def _batches(
+    loader: Loader, rows: Mapping[str, Rows], batch: int, share: slice
+) -> Iterator[tuple[Rows, Batch]]:
+    """Batches in which every row is asked every task, and the places of its samples."""
+    if not rows:
+        return
+    names, samples = list(rows), loader.store.samples
+    every = np.concatenate(list(rows.values()))
+    moments = moments_of(samples.select(EVIDENCE).take(pa.array(every)))
+    sizes = np.cumsum([len(own) for own in rows.values()])[:-1]
+    table = together(np.split(moments, sizes))
+    found = np.column_stack([np.append(rows[n], -1)[table[:, i]] for i, n in enumerate(names)])
+    evidence = found.max(axis=1)
+    hours, stay = (loader.columns[name][evidence] for name in ("series_hours", "series_first"))
+    asked, pattern = np.unique(found >= 0, axis=0, return_inverse=True)
+    order = np.lexsort([hours, stay, pattern])[share]
+    for number, tasks in enumerate(asked):
+        alike = order[pattern[order] == number]
+        for first in range(0, len(alike), batch):
+            chosen = np.ix_(alike[first : first + batch], tasks)
+            yield table[chosen], loader.batch(found[chosen], tuple(compress(names, tasks)))
+
+
+def predict_rows(
+    model: FlexCare, loader: Loader, rows: Mapping[str, Rows]
+) -> dict[str, NDArray[np.float32]]:
+    """By task, (rows of the task, outputs) probabilities."""
+    infos = {info.name: info for info in model.tasks if info.name in rows}
+    out = {
+        name: np.zeros((len(own), infos[name].outputs), np.float32) for name, own in rows.items()
+    }
+    for places, batch, output in outputs_of(model, loader, rows):
+        for task, place in zip(batch.tasks, places.T, strict=True):
+            answers = probabilities(infos[task], output.logits[task].float())
+            out[task][place] = answers.cpu().numpy()
     return out
 
 
@@ -176,12 +215,16 @@ class Predictor:
         both = [name for name in self.tasks if name in store.tasks]
         names = self._asked(tasks, both)
         modalities = shared_modalities(self.bundle, store, self.say)
-        config = self.bundle.model.config
-        caps = (config.max_bins, config.max_pieces)
-        loader = Loader(store, self.bundle.scaling, modalities, *caps)
+        loader = Loader(store, self.bundle.scaling, modalities, self.bundle.model.config)
         # Every task is checked before the first one is answered.
-        parts = [(self.tasks[name], *self._samples(store, name, split)) for name in names]
-        return pa.concat_tables([self._table(loader, *part, model) for part in parts])
+        parts = {name: self._samples(store, name, split) for name in names}
+        rows = {name: own for name, (own, _) in parts.items()}
+        found = predict_rows(self.bundle.model, loader, rows)
+        tables = [
+            self._table(loader, self.tasks[name], *part, found[name], model)
+            for name, part in parts.items()
+        ]
+        return pa.concat_tables(tables)
 
     def _samples(self, store: Store, task: str, split: str | None) -> tuple[Rows, pa.Table]:
         """Sample rows of a task in the order of the store, and the samples."""
@@ -189,9 +232,14 @@ class Predictor:
         return shared_samples(store, self.tasks[task], np.sort(np.concatenate(rows)), self.say)
 
     def _table(
-        self, loader: Loader, info: TaskInfo, rows: Rows, samples: pa.Table, model: str
+        self,
+        loader: Loader,
+        info: TaskInfo,
+        rows: Rows,
+        samples: pa.Table,
+        found: NDArray[np.float32],
+        model: str,
     ) -> pa.Table:
-        found = predict_rows(self.bundle.model, loader, rows, info.name)
         has = present(loader.store, rows, loader.modalities)
         groups = loader.store.subgroups(rows)
         return predictions_table(samples, info, found, model, has, groups)

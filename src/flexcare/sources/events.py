@@ -10,7 +10,18 @@ from flexcare.features.variables import VariableSet
 
 SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin
 BATCH = 1_000_000
+SORTED = 4_000_000  # rows sorted at once
 LAST_SECOND = 2**31 - 1  # of int32
+
+FATES = (
+    "kept",
+    "of no stay of the cohort",
+    "without a readable time",
+    "outside the stay",
+    "without a store time",
+    "without a usable value",
+    "outside the plausible range",
+)
 
 # Rows of all raw tables, in one shape: stay (row of the cohort's stays, null: none), itemid,
 # number and text as charted, seconds and stored from ICU admission, length of the stay.
@@ -19,16 +30,16 @@ RAW_COLUMNS = "stay, itemid, text, number, seconds, stored, length"
 _VALUES = """
 CREATE TEMP TABLE valued AS
 WITH raw AS ({raw}), named AS (
-    SELECT raw.*, items.variable, items.place,
+    SELECT raw.*, items.* EXCLUDE (itemid),
         coalesce(TRY_CAST(number AS DOUBLE), TRY_CAST(raw.text AS DOUBLE)) AS charted,
         texts.category AS told, coalesce(texts.flagged, false) AS flagged
     FROM raw JOIN items USING (itemid)
-    LEFT JOIN texts ON texts.variable = items.variable AND texts.text = lower(trim(raw.text))
+    LEFT JOIN texts ON texts.variable = items.variable
+        AND texts.text = CASE WHEN categorical THEN lower(trim(raw.text)) END
 ), converted AS (
-    SELECT named.*, limits.categorical, limits.low, limits.high,
-        coalesce(told, scores.category) AS category,
+    SELECT named.*, coalesce(told, scores.category) AS category,
         charted * coalesce(conversions.scale, 1) + coalesce(conversions.shift, 0) AS quantity
-    FROM named JOIN limits USING (variable)
+    FROM named
     LEFT JOIN conversions ON conversions.itemid = named.itemid
         AND charted > conversions.above AND charted <= conversions.up_to
     LEFT JOIN scores ON scores.variable = named.variable AND scores.score = charted
@@ -36,13 +47,13 @@ WITH raw AS ({raw}), named AS (
 SELECT stay, seconds, stored, variable, place, flagged,
     TRY_CAST(CASE WHEN categorical THEN category ELSE quantity END AS FLOAT) AS value,
     CASE
-        WHEN stay IS NULL THEN 'of no stay of the cohort'
-        WHEN seconds IS NULL THEN 'without a readable time'
-        WHEN seconds < -{seed} OR seconds > length THEN 'outside the stay'
-        WHEN {no_clock} THEN 'without a store time'
-        WHEN value IS NULL OR NOT isfinite(value) THEN 'without a usable value'
-        WHEN NOT categorical AND (value < low OR value > high) THEN 'outside the plausible range'
-        ELSE 'kept' END AS fate
+        WHEN stay IS NULL THEN 1
+        WHEN seconds IS NULL THEN 2
+        WHEN seconds < -{seed} OR seconds > length THEN 3
+        WHEN {no_clock} THEN 4
+        WHEN value IS NULL OR NOT isfinite(value) THEN 5
+        WHEN NOT categorical AND (value < low OR value > high) THEN 6
+        ELSE 0 END::UTINYINT AS fate
 FROM converted
 """
 
@@ -53,11 +64,11 @@ WITH parts AS (
     SELECT stay, seconds, stored, place, value AS number, {known}
     FROM valued JOIN all_scores AS scores
         ON scores.variable = valued.variable AND scores.category = value
-    WHERE fate = 'kept' AND valued.variable IN ({variables})
+    WHERE fate = 0 AND valued.variable IN ({variables})
     WINDOW w AS (PARTITION BY stay, seconds ORDER BY stored NULLS FIRST, place, value,
         valued.variable ROWS UNBOUNDED PRECEDING)
 ), sums AS (SELECT *, {total} AS total FROM parts)
-SELECT stay, seconds, stored, {number}, place, false, {value}::FLOAT, 'kept'
+SELECT stay, seconds, stored, {number}, place, false, {value}::FLOAT, 0
 FROM sums {categories} WHERE total IS NOT NULL
 """
 
@@ -87,33 +98,38 @@ def tidy_events(
         if variable.sum_of:
             connection.execute(_sum_sql(variables, number, name))
     for fate, count in connection.sql(
-        "SELECT fate, count(*) FROM valued WHERE fate <> 'kept' GROUP BY fate ORDER BY fate"
+        "SELECT fate, count(*) FROM valued WHERE fate > 0 GROUP BY fate"
     ).fetchall():
-        dropped[f"events {fate}"] += count
-    flagged = connection.sql("SELECT count(*) FROM valued WHERE flagged AND fate = 'kept'")
+        dropped[f"events {FATES[fate]}"] += count
+    flagged = connection.sql("SELECT count(*) FROM valued WHERE flagged AND fate = 0")
     if count := flagged.fetchall()[0][0]:
         dropped["events not testable, kept with their lowest score"] += count
     # Whole seconds, an event never earlier visible than it was.
     visible = "greatest(seconds, stored)" if clock == "storetime" else "seconds"
-    ordered = connection.sql(
-        "SELECT stay::INT AS stay, floor(seconds)::INT AS seconds,"
-        f" least(ceil({visible}), {LAST_SECOND})::INT AS available,"
-        " variable::SMALLINT AS variable, value FROM valued WHERE fate = 'kept'"
-        " ORDER BY valued.stay, valued.seconds, stored NULLS FIRST, place, value, variable"
-    )
-    yield from ordered.to_arrow_reader(BATCH)
+    rows, stays = connection.sql(
+        "SELECT count(*), coalesce(max(stay) + 1, 0) FROM valued"
+    ).fetchall()[0]
+    step = max(1, SORTED * stays // max(1, rows))
+    for first in range(0, stays, step):
+        ordered = connection.sql(
+            "SELECT stay::INT AS stay, floor(seconds)::INT AS seconds,"
+            f" least(ceil({visible}), {LAST_SECOND})::INT AS available,"
+            " variable::SMALLINT AS variable, value FROM valued WHERE fate = 0"
+            f" AND stay >= {first} AND stay < {first + step}"
+            " ORDER BY valued.stay, valued.seconds, stored NULLS FIRST, place, value, variable"
+        )
+        yield from ordered.to_arrow_reader(BATCH)
     connection.execute("DROP TABLE valued")
 
 
 def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> None:
-    """The variables file as small tables: items, limits, conversions, texts, scores."""
-    items, limits, conversions, texts, scores = [], [], [], [], []
+    """The variables file as small tables: items, conversions, texts, scores."""
+    items, conversions, texts, scores = [], [], [], []
     place = 0
     for number, variable in enumerate(variables.variables.values()):
         low, high = variable.range or (float("-inf"), float("inf"))
-        limits.append((number, bool(variable.categories), low, high))
         for item in variable.items:
-            items.append((str(item), number, place))
+            items.append((str(item), number, place, bool(variable.categories), low, high))
             place += 1
             conversions += [
                 (
@@ -135,9 +151,12 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
             scores += [
                 (number, c, s, first[s] == c) for c, s in enumerate(variable.score_of_categories())
             ]
-    _table(connection, "items", "itemid VARCHAR, variable SMALLINT, place INT", items)
     _table(
-        connection, "limits", "variable SMALLINT, categorical BOOL, low FLOAT, high FLOAT", limits
+        connection,
+        "items",
+        "itemid VARCHAR, variable SMALLINT, place SMALLINT, categorical BOOL, low FLOAT,"
+        " high FLOAT",
+        items,
     )
     _table(
         connection,

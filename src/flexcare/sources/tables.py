@@ -54,12 +54,14 @@ class Source(Protocol):
 
     Attributes:
         name: as on the command line.
+        path: folder of its tables.
         variables: the variables file of the package that fits it.
         files: raw files read so far.
         dropped: counts of what was left out, by reason.
     """
 
     name: str
+    path: Path
     variables: str
     finding_names: tuple[str, ...]
     files: list[Path]

@@ -56,7 +56,9 @@ class Loop:
         self.fabric, self.loader, self.plan, self.tuning = fabric, loader, plan, tuning
         self.model, self.config = model, config
         self.infos: dict[str, TaskInfo] = {info.name: info for info in model.tasks}
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.training.learning_rate, fused=True
+        )
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress(rates=dict.fromkeys(plan.rows, config.training.learning_rate))
@@ -100,8 +102,9 @@ class Loop:
 
     def _batches(self, steps: list[Step]) -> Iterator[tuple[Step, Batch]]:
         """This process's share of each step."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
         for step in steps:
-            rows = np.array_split(step.rows, self.fabric.world_size)[self.fabric.global_rank]
+            rows = step.rows[share_of(self.loader.work(step.rows.max(axis=1)), rank, world)]
             yield step, self.loader.batch(rows, step.tasks) if len(rows) else self._nobody(step)
 
     def _nobody(self, step: Step) -> Batch:
@@ -156,7 +159,8 @@ class Loop:
         """What this epoch did, as one line of metrics.jsonl."""
         progress = self.progress
         means = {name: progress.sums[name] / progress.counts[name] for name in progress.sums}
-        tuning = {task: self._look(task) for task in self.plan.rows}
+        answers = self._answers()
+        tuning = {task: self._look(task, *answers[task]) for task in self.plan.rows}
         primary = [seen["primary"] for seen in tuning.values() if seen["primary"] is not None]
         return {
             "epoch": progress.epoch,
@@ -168,10 +172,9 @@ class Loop:
             "wall_s": round(time.monotonic() - started, 3),
         }
 
-    def _look(self, task: str) -> dict[str, Any]:
+    def _look(self, task: str, logits: Tensor, labels: Tensor, mask: Tensor) -> dict[str, Any]:
         """Loss and primary metric on a task's tuning samples; None and why where undefined."""
         info = self.infos[task]
-        logits, labels, mask = self._answers(task)
         self._refuse_divergence(logits)
         with torch.no_grad():
             loss = float(task_loss(info, logits, labels, mask)) if mask.any() else None
@@ -181,17 +184,25 @@ class Loop:
         except Undefined as why:
             return {"loss": loss, "primary": None, "reason": str(why)}
 
-    def _answers(self, task: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, labels and label masks of a task's tuning samples; each process asks a share."""
-        rows, widths = self.tuning[task], [self.infos[task].outputs] + 2 * [self._width(task)]
-        own = np.arange(self.fabric.global_rank, len(rows), self.fabric.world_size)
-        shape = (len(rows), sum(widths))
-        seen = torch.zeros(shape, dtype=torch.float32, device=self.fabric.device)
-        for places, batch, output in outputs_of(self.model, self.loader, rows[own], task):
-            known = (output.logits[task], batch.labels[task], batch.label_masks[task])
-            seen[own[places]] = torch.cat([part.float() for part in known], 1)
-        logits, labels, mask = torch.split(total(seen), widths, 1)
-        return logits, labels, mask > 0
+    def _answers(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """By task logits, labels and label masks of its tuning samples; processes share them."""
+        widths = {t: [self.infos[t].outputs] + 2 * [self._width(t)] for t in self.plan.rows}
+        seen = {
+            task: torch.zeros(
+                len(self.tuning[task]), sum(width), dtype=torch.float32, device=self.fabric.device
+            )
+            for task, width in widths.items()
+        }
+        share = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        for places, batch, output in outputs_of(self.model, self.loader, self.tuning, share=share):
+            for task, place in zip(batch.tasks, places.T, strict=True):
+                known = (output.logits[task], batch.labels[task], batch.label_masks[task])
+                seen[task][place] = torch.cat([part.float() for part in known], 1)
+        out = {}
+        for task, values in seen.items():
+            logits, labels, mask = torch.split(total(values), widths[task], 1)
+            out[task] = logits, labels, mask > 0
+        return out
 
     def _judge(self, line: dict[str, Any]) -> None:
         """Halve rates that earn nothing; note what is better than ever."""
@@ -222,6 +233,16 @@ class Loop:
     def _save(self) -> None:
         self.hooks.checkpoint(self.progress)
         self.saved_at = time.monotonic()
+
+
+def share_of(work: NDArray[np.float64], rank: int, world: int) -> NDArray[np.int64]:
+    """Which rows are this process's, in order: every process has about as much work.
+
+    Rows are dealt out from the heaviest to the lightest, to and fro.
+    """
+    turn = np.arange(len(work)) % (2 * world)
+    own = np.minimum(turn, 2 * world - 1 - turn) == rank
+    return np.sort(np.argsort(-work, kind="stable")[own])
 
 
 def _better(value: float | None, best: float | None) -> bool:

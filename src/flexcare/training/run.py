@@ -72,8 +72,7 @@ def train(
     )
     plan = Plan(opened, rows, config.training)
     tuning = {task: _tuning_rows(opened, task, config.training.seed) for task in rows}
-    caps = (config.model.max_bins, config.model.max_pieces)
-    loader = Loader(opened, opened.manifest["scaling"], config.modalities, *caps)
+    loader = Loader(opened, opened.manifest["scaling"], config.modalities, config.model)
     loop = Loop(fabric, model, loader, plan, tuning, config)
     if resume:
         loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer)

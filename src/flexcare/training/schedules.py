@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flexcare.config import TrainingConfig
 from flexcare.files import unit_hash
+from flexcare.loading.moments import moments_of, together
 from flexcare.store import Store
 
 Rows = NDArray[np.int64]
@@ -87,29 +88,16 @@ def temperature(pool: Pool) -> Iterator[Step]:
 
 def parallel(pool: Pool) -> Iterator[Step]:
     """Patients at a time, each asked every task it has at that time, shuffled."""
-    names = tuple(pool.rows)
-    every = np.concatenate(list(pool.rows.values()))
-    task = np.repeat(np.arange(len(names)), [len(rows) for rows in pool.rows.values()])
-    moment = pool.moments()[every]
-    again = _repeats(moment * len(names) + task)  # the same task asked twice: another row
-    patients, place = np.unique(moment * (again.max() + 1) + again, return_inverse=True)
-    table = np.full((len(patients), len(names)), -1)
-    table[place, task] = every
+    names, moments = tuple(pool.rows), pool.moments()
+    places = together([moments[rows] for rows in pool.rows.values()])
+    # A place of -1, where there is none, takes the -1 at the end.
+    columns = zip(pool.rows.values(), places.T, strict=True)
+    table = np.column_stack([np.append(rows, -1)[place] for rows, place in columns])
     order = pool.generator.permutation(len(table))
     for first in range(0, len(order), pool.batch):
         rows = table[order[first : first + pool.batch]]
         asked = np.flatnonzero(np.any(rows >= 0, axis=0))
         yield Step(tuple(names[column] for column in asked), rows[:, asked])
-
-
-def _repeats(values: Rows) -> Rows:
-    """For each value, how many equal ones stand before it."""
-    order = np.argsort(values, kind="stable")
-    number = np.arange(len(values))
-    new = np.diff(values[order], prepend=values[order[:1]] - 1) != 0
-    out = np.empty(len(values), np.int64)
-    out[order] = number - np.maximum.accumulate(np.where(new, number, 0))
-    return out
 
 
 SCHEDULES: dict[str, Callable[[Pool], Iterator[Step]]] = {
@@ -161,27 +149,3 @@ def one_hour(store: Store, rows: Rows, seed: int, epoch: int) -> Rows:
         for stay, size in zip(unique, count, strict=True)
     ]
     return np.sort(rows[order[first + np.array(drawn, np.int64)]])
-
-
-def moments_of(samples: pa.Table) -> Rows:
-    """For each sample the number of its patient and time: equal where the evidence is equal."""
-    names = ["subject_id", "stay_id", "prediction_time", "film_row", "series_hours", "has_series"]
-    columns = [samples[name].combine_chunks() for name in names] + [_lists_as_bytes(samples)]
-    codes = [c.dictionary_encode().indices.fill_null(-1).to_numpy() for c in columns]
-    order = np.lexsort(codes)
-    new = np.zeros(len(order), bool)
-    for column in codes:
-        new[1:] |= np.diff(column[order]) != 0
-    out = np.empty(len(order), np.int64)
-    out[order] = np.cumsum(new)
-    return out
-
-
-def _lists_as_bytes(samples: pa.Table) -> pa.Array:
-    """Each sample's list of texts as one value, so that equal lists can be told fast."""
-    lists = samples["text_rows"].combine_chunks()
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    width = lists.values.type.byte_width
-    bytes_of = lists.values.to_numpy(zero_copy_only=False).tobytes()
-    buffers = [None, pa.py_buffer(offsets * width), pa.py_buffer(bytes_of)]
-    return pa.Array.from_buffers(pa.large_binary(), len(lists), buffers)

@@ -1,0 +1,37 @@
+"""What more questions cost: seven tasks against one for the same patients, to finished tables.
+
+Above: the predictions of all seven tasks for 2,000 patients. Below: those of one task. Each of
+the five rounds has all of them, so 10,000 patients are answered on either side.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from invented import NAMES, network
+from measure import ratio, seconds
+from stored import write_store
+
+from flexcare.serving.bundle import Bundle
+from flexcare.serving.predictor import Predictor
+
+PATIENTS = 2000
+
+
+def main() -> None:
+    with TemporaryDirectory() as folder:
+        store = write_store(Path(folder) / "store", PATIENTS)
+        model = network(
+            modalities=list(store.modalities.values()), tasks=list(store.tasks.values())
+        )
+        bundle = Bundle(model.eval(), model.modalities, model.tasks, store.manifest["scaling"], {})
+        predictor = Predictor(bundle)
+        ratio(
+            "seven tasks against one",
+            "at most 1.2",
+            lambda: seconds(lambda: predictor.predict_store(store)),
+            lambda: seconds(lambda: predictor.predict_store(store, tasks=NAMES[:1])),
+        )
+
+
+if __name__ == "__main__":
+    main()
