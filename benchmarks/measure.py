@@ -8,10 +8,10 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,13 +33,19 @@ def seconds(work: Callable[[], object]) -> float:
 
 def process(command: Sequence[str | Path]) -> tuple[float, float]:
     """Wall seconds and peak resident GB of a whole process, which must succeed."""
-    started = time.perf_counter()
-    child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{shlex.join(map(str, command))} ended with {child.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+    with tempfile.TemporaryFile() as complaints:
+        started = time.perf_counter()
+        child = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.DEVNULL, stderr=complaints
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        cost = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            complaints.seek(0)
+            sys.stderr.write(complaints.read().decode())
+            raise SystemExit(f"{shlex.join(map(str, command))} ended with {child.returncode}")
+    return cost, usage.ru_maxrss * 1024 / 1e9
 
 
 def ratio(
@@ -102,8 +108,3 @@ def machine() -> str:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
-
-
-def peak() -> float:
-    """Peak resident GB of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

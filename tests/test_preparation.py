@@ -12,7 +12,8 @@ import flexcare.sources.events as events
 from flexcare.cohort.samples import GROUPS
 from flexcare.errors import UserError
 from flexcare.files import read_json
-from flexcare.preparation import PRESETS, prepare, read_preset
+from flexcare.preparation import prepare
+from flexcare.presets import PRESETS, read_preset
 from flexcare.store import Store, samples_schema
 from hospital import Hospital, put
 from prepared import Make, everything, prepare_there, quiet

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,14 @@ def sha256(path: Path) -> str:
 class Hashes:
     """Content hashes of files, made beside the other steps: hashing needs no interpreter."""
 
-    def __init__(self, beside: Executor) -> None:
-        self.beside, self.found = beside, dict[Path, Future[str]]()
+    def __init__(self) -> None:
+        self.beside, self.found = ThreadPoolExecutor(2), dict[Path, Future[str]]()
+
+    def __enter__(self) -> "Hashes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.beside.shutdown(cancel_futures=True)
 
     def start(self, paths: Iterable[Path]) -> None:
         for path in paths:

@@ -2,9 +2,10 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from flexcare.cohort.asks import Cohort, rows_of
 from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
 from flexcare.cohort.splits import HASH, SHARES, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
-from flexcare.config import Preparation, check, read_toml
+from flexcare.config import Preparation, check
 from flexcare.errors import UserError, unknown
 from flexcare.features.scaling import fit_films, fit_series
 from flexcare.features.text import check_encoder
 from flexcare.features.variables import VariableSet, read_variables
 from flexcare.files import Hashes, refuse_existing, whole, write_json
+from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULTS, SOURCES
@@ -33,19 +35,11 @@ from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
 
-PRESETS = ("corrected", "paper", "authors")
 TRAIN = SPLITS.index("train")
 PIECE = 100_000  # samples written at once
 # Columns of samples in which a value is seldom repeated but near the one before.
 DELTA = {"sample_id": "DELTA_BYTE_ARRAY", "prediction_time": "DELTA_BINARY_PACKED"}
 MEMORY = "1000MB"  # of DuckDB; what does not fit goes to its temporary folder
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """The tables of a preset: [preparation], [training] and perhaps a warning."""
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return read_toml(Path(str(files("flexcare.presets") / f"{name}.toml")))
 
 
 def prepare(
@@ -88,46 +82,60 @@ def prepare(
     refuse_existing(out)
     if source not in SOURCES:
         raise unknown("source", source, SOURCES)
-    table = read_preset(preset)
-    if "warning" in table:
-        say(f"warning: {table['warning']}")
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
-    chosen = DEFAULTS.get(source, {}) | table["preparation"] | (settings or {}) | named
-    options = check(Preparation, chosen, "the settings of prepare")
-    check_encoder(options.text_encoder)
+    options = _options(source, preset, (settings or {}) | named, say)
     questions = load_tasks(tasks)
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
     for folder in companions.values():
         _refuse_no_folder(folder)
     earlier = earlier_store(Path(reuse) if reuse else None, say)
     unfinished = out.with_name(f".{out.name}.embeddings")
-    with whole(out) as folder, ThreadPoolExecutor(2) as beside:
-        folder.mkdir()
-        connection = duckdb.connect(
-            config={
-                "memory_limit": MEMORY,
-                "temp_directory": str(folder / "spill"),
-                "allocator_bulk_deallocation_flush_threshold": "1MB",  # what is free, others need
-                # The first lets the csv reader cast, and fail, where TRY_CAST asks for null. The
-                # second takes a compressed file for a short table and builds its joins from it.
-                "disabled_optimizers": "type_pushdown,build_side_probe_side",
-            }
-        )
+    with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
+        reader = SOURCES[source](Path(path), connection, **companions)
+        work = _Preparation(reader, options, folder, say, unfinished, earlier)
         try:
-            reader = SOURCES[source](Path(path), connection, **companions)
-            _Preparation(reader, options, folder, say, unfinished, earlier).run(
-                questions, preset, Hashes(beside)
-            )
+            work.run(questions, preset, hashes)
         except BaseException:
             if unfinished.exists():
                 say(f"notes: what is embedded waits in {unfinished} for the same preparation")
             raise
-        finally:
-            connection.close()
-            shutil.rmtree(folder / "spill", ignore_errors=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     return out
+
+
+def _options(source: str, preset: str, settings: dict[str, Any], say: Say) -> Preparation:
+    """The settings: the source's, the preset's over them, and those given over both."""
+    table = read_preset(preset)
+    if "warning" in table:
+        say(f"warning: {table['warning']}")
+    chosen = DEFAULTS.get(source, {}) | table["preparation"] | settings
+    options = check(Preparation, chosen, "the settings of prepare")
+    check_encoder(options.text_encoder)
+    return options
+
+
+@contextmanager
+def _connected(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that keeps what does not fit into memory in a new `folder`, for a while."""
+    folder.mkdir()
+    spill = folder / "spill"
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY,
+            "temp_directory": str(spill),
+            "threads": 2 + (os.cpu_count() or 2),  # one or two wait for compressed bytes
+            "allocator_bulk_deallocation_flush_threshold": "1MB",  # what is free, others need
+            # The first lets the csv reader cast, and fail, where TRY_CAST asks for null. The
+            # second takes a compressed file for a short table and builds its joins from it.
+            "disabled_optimizers": "type_pushdown,build_side_probe_side",
+        }
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(spill, ignore_errors=True)
 
 
 def _refuse_no_folder(folder: Path) -> None:
@@ -152,6 +160,7 @@ class _Preparation(Parts):
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = read_variables(self._variables_file())
         spans, first_seen = self.events(stays, variables, hashes.of)
+        series = hashes.beside.submit(self._fit_series, stays, spans, variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
         cohort = Cohort(
             subjects=subjects,
@@ -176,7 +185,9 @@ class _Preparation(Parts):
         self._write_samples(samples, cohort, spans, film_rows, text_rows)
         modalities = self._modalities(variables, cohort, text_info)
         shown = [film_rows[s.evidence.image[s.split == TRAIN]] for s in samples]
-        scaling = self._fit(stays, spans, variables, light, np.unique(np.concatenate(shown)))
+        films = np.unique(np.concatenate(shown))
+        film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
+        scaling = {"series": series.result(), "film": film}
         cohort.counts["samples"] = _counts(samples, film_rows)
         self._write_manifest(preset, samples, modalities, scaling, cohort, hashes)
 
@@ -228,14 +239,9 @@ class _Preparation(Parts):
             out.append(ModalityInfo("note", "text", text["width"], {"encoder": text["encoder"]}))
         return {info.name: info for info in out}
 
-    def _fit(
-        self,
-        stays: pa.Table,
-        spans: NDArray[np.int64],
-        variables: VariableSet,
-        light: NDArray[np.int64],
-        films: NDArray[np.int64],
-    ) -> dict[str, Any]:
+    def _fit_series(
+        self, stays: pa.Table, spans: NDArray[np.int64], variables: VariableSet
+    ) -> dict[str, list[float]]:
         """Centre and scale from the training split alone."""
         train = split_of(column(stays, "subject_id"), self.settings.seed) == TRAIN
         chosen = np.repeat(train, spans[:, 1] - spans[:, 0])
@@ -244,15 +250,10 @@ class _Preparation(Parts):
             for name in ("seconds", "variable", "value")
         )
         chosen &= seconds >= 0
-        series = fit_series(
-            variable[chosen],
-            value[chosen],
-            variables,
-            self.settings.scaling,
-            self.settings.fixed_scale,
+        settings = self.settings
+        return fit_series(
+            variable[chosen], value[chosen], variables, settings.scaling, settings.fixed_scale
         )
-        film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
-        return {"series": series, "film": film}
 
     def _write_manifest(
         self,

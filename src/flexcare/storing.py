@@ -1,6 +1,7 @@
 """Writes the parts of a store that a source fills: events, films, texts and their embeddings."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
 from flexcare.cohort.samples import TaskSamples
+from flexcare.cohort.stays import column
 from flexcare.config import Preparation
 from flexcare.embedding import embed
 from flexcare.features.films import read_films
@@ -97,22 +99,31 @@ class Parts:
         columns = stays.select(["stay_id", "subject_id", "intime", "outtime", "los"])
         counts = np.zeros(len(stays), np.int64)
         first = np.full(len(stays), np.inf)
-        with ExitStack() as files_open:
+        with ExitStack() as opened:
             arrays = {
-                name: files_open.enter_context(
+                name: opened.enter_context(
                     GrowingArray(self.folder / "events" / f"{name}.npy", dtype)
                 )
                 for name, dtype in EVENT_ARRAYS.items()
             }
-            for batch in self.source.events(columns, variables, self.settings.clock):
-                stay = batch["stay"].to_numpy()
-                counts += np.bincount(stay, minlength=len(stays))
-                seconds, available = batch["seconds"].to_numpy(), batch["available"].to_numpy()
-                observed = seconds >= 0
-                visible = np.maximum(seconds, available)[observed] / 3600
-                np.minimum.at(first, stay[observed], visible)
+
+            def write(events: pa.Table) -> None:
+                found = {name: column(events, name) for name in events.column_names}
+                counts[:] += np.bincount(found["stay"], minlength=len(stays))
+                observed = found["seconds"] >= 0
+                visible = np.maximum(found["seconds"], found["available"])[observed] / 3600
+                np.minimum.at(first, found["stay"][observed], visible)
                 for name, array in arrays.items():
-                    array.append(batch[name].to_numpy())
+                    array.append(found[name])
+
+            # One table is written while the next one is sorted.
+            beside, written = opened.enter_context(ThreadPoolExecutor(1)), None
+            for events in self.source.events(columns, variables, self.settings.clock):
+                if written:
+                    written.result()
+                written = beside.submit(write, events)
+            if written:
+                written.result()
         self.say(f"series: {counts.sum():,} events of {len(variables.names)} variables")
         stop = np.cumsum(counts)
         return np.stack([stop - counts, stop], 1), np.where(np.isinf(first), np.nan, first)

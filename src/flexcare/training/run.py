@@ -1,6 +1,5 @@
 """Puts the right half together: store -> run folder."""
 
-import importlib.resources
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from flexcare.config import Config, check, read_toml
+from flexcare.config import Config, check
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
+from flexcare.presets import read_preset
 from flexcare.store import Store
 from flexcare.training.checkpoint import load_checkpoint
 from flexcare.training.folder import CHECKPOINT, RunFolder
@@ -102,8 +102,7 @@ def _asked(
 
 def _preset(store: Store) -> dict[str, Any]:
     """What the store's preset says about training."""
-    path = importlib.resources.files("flexcare.presets") / f"{store.manifest['preset']}.toml"
-    training: dict[str, Any] = read_toml(Path(str(path))).get("training", {})
+    training: dict[str, Any] = read_preset(store.manifest["preset"]).get("training", {})
     return training
 
 
