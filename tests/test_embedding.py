@@ -116,6 +116,16 @@ def test_a_finished_store_is_never_written_into(tmp_path: Path) -> None:
     assert contents(tmp_path / "other") != before
 
 
+def test_what_another_encoder_began_stays(tmp_path: Path) -> None:
+    cancelled(tmp_path / "u", BLOCK)
+    cancelled(tmp_path / "u", 0, bits=8)  # by mistake, and cancelled at once
+    rest = Encoder()
+    _, before = embed(TEXTS, rest, 16, tmp_path / "u", tmp_path / "whole")
+    assert before == BLOCK
+    cancelled(tmp_path / "v", 0)
+    assert not (tmp_path / "v").exists()
+
+
 def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
     class Meddler(Encoder):
         def embed(self, texts: Sequence[str]) -> Iterator[Half]:

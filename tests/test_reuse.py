@@ -210,7 +210,10 @@ def test_the_earlier_store_may_go(prepared: Prepare) -> None:
     assert {path.name: path.read_bytes() for path in new.path.rglob("*.npy")} == want
 
 
-TAKEN = ("events/value.npy", "events/spans.npy", "films.npy", "tokens.npy", "texts.parquet")
+TAKEN = (
+    "events/value.npy", "events/spans.npy", "films.npy", "films.parquet", "tokens.npy",
+    "texts.parquet",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TAKEN)

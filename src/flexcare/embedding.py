@@ -7,7 +7,7 @@ determine, so the next run goes on where the last whole text ends.
 
 import fcntl
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -131,7 +131,9 @@ class _Unfinished:
         self.open.close()
         self.index.close()
         if error is not None and not self.sizes:
-            shutil.rmtree(self.folder.parent)
+            shutil.rmtree(self.folder)
+            with suppress(OSError):  # what another encoder began stays
+                self.folder.parent.rmdir()
 
     def link_into(self, folder: Path) -> None:
         """Give the finished arrays a second name, or a copy, in the store."""

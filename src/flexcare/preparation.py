@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
+from flexcare.cohort.icd import ccs_tables
 from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
 from flexcare.cohort.splits import HASH, SHARES, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
@@ -159,6 +160,7 @@ class _Preparation(Parts):
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = read_variables(self._variables_file())
+        hashes.beside.submit(ccs_tables)  # a tenth of a second that nobody waits for
         spans, first_seen = self.events(stays, variables, hashes.of)
         series = hashes.beside.submit(self._fit_series, stays, spans, variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])

@@ -29,7 +29,7 @@ from flexcare.sources.tables import Source
 from flexcare.store import EMBEDDING_ARRAYS, EVENT_ARRAYS, Scaled, Store
 
 STAYS_OF_EVENTS = ("spans", "first_seen")  # kept beside the event arrays
-FILMS = "films.parquet"  # of each film: its file, and its brightness
+FILMS = "films.parquet"  # of each film the file it was, with its size and time
 HashOf = Callable[[Path], str]
 
 
@@ -114,8 +114,9 @@ class Earlier:
 
     def sound(self, name: str) -> Path:
         """A file of the earlier store, which must be what its manifest says it is."""
-        path = self.store.path / name
-        if not path.is_file() or sha256(path) != self.store.manifest["content"].get(name):
+        path, manifest = self.store.path / name, self.store.manifest
+        hashes = manifest["content"] | manifest["parts"]["films"]
+        if not path.is_file() or sha256(path) != hashes.get(name):
             raise UserError(
                 f"{name} of store {self.name} is damaged",
                 found="other bytes than its manifest says",
@@ -151,7 +152,7 @@ class Earlier:
         if self.store.films.shape[1] != side:
             return {}
         self.sound("films.npy")
-        table = pq.read_table(self.store.path / FILMS)
+        table = pq.read_table(self.sound(FILMS))
         rows = zip(*(table[name].to_pylist() for name in Stamp._fields), strict=True)
         return {
             Stamp(*row): film for row, film in zip(rows, np.asarray(self.store.films), strict=True)

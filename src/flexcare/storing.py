@@ -224,6 +224,8 @@ class Parts:
         types = (pa.string(), pa.int64(), pa.int64())
         arrays = [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)]
         pq.write_table(pa.table(arrays, names=Stamp._fields), self.folder / FILMS)
+        # Beside the contents, for it holds times at which files were written.
+        self.parts["films"] = lambda hash_of: {FILMS: hash_of(self.folder / FILMS)}
         if light:
             self.say(f"films: {len(light):,}{self._from(len(set(kept) & set(known)))}")
         return readable, np.array(light, np.int64).reshape(-1, 2)

@@ -1,7 +1,5 @@
 """The bootstrap equals scikit-learn on rows that are really copied, ties and masks included."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -163,10 +161,3 @@ def test_many_samples_of_one_subject_widen_the_interval():
 def test_no_interval_where_most_resamples_have_no_value():
     assert interval(np.array([0.5, np.nan, np.nan]))["low"] is None
     assert one_answer(np.zeros(3)) == "all 3 labels are 0"
-
-
-def test_a_thousand_resamples_of_a_hundred_thousand_hours_take_seconds():
-    given = answers("binary", rows=100_000, subjects=5000, digits=6)
-    started = time.process_time()
-    resample("binary", given, subject_copies(5000, 1000, np.random.default_rng(0)))
-    assert time.process_time() - started < 5

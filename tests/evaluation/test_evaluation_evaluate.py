@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -256,10 +255,3 @@ def test_a_group_of_one_subject_many_hours_has_no_number():
     found = evaluate_tables({"a": one}, {"death": DEATH}, resamples=20)
     groups = found["tasks"]["death"]["models"]["a"]["combinations"]
     assert {group["too_few"] for group in groups} == {"fewer than 10 subjects"}
-
-
-def test_small_tables_are_evaluated_at_once():
-    given = {"network": tables()["network"]}
-    started = time.process_time()
-    evaluate_tables(given, TASKS)
-    assert time.process_time() - started < 3

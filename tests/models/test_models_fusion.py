@@ -104,6 +104,8 @@ def test_parts_of_a_series_need_causal_streams():
     batch = shared(network(MIXED[:3], causal_series=True))
     with pytest.raises(ValueError, match="not causal"):
         network(MIXED[:3])(batch)
+    with pytest.raises(ValueError, match="too long"):  # its positions would start later
+        network(MIXED[:3], causal_series=True, max_bins=4)(batch)
     with pytest.raises(UserError, match="causal_series"):
         network(MIXED[:3], causal_series=True, mask="additive")
 

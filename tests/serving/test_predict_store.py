@@ -109,6 +109,21 @@ def test_what_is_known_at_one_time_is_encoded_once(store, asked):
         assert sorted(places) == list(range(len(rows[name])))
 
 
+def test_hours_that_share_a_causal_series_are_answered_as_each_alone(store, tmp_path):
+    causal = load(random_bundle(store, tmp_path / "causal", causal_series=True)).bundle.model
+    rows = np.concatenate([store.rows("decompensation", split) for split in SPLITS])[:60]
+    shared = Loader(store, store.manifest["scaling"], model=causal.config)
+    together = predict_rows(causal, shared, {"decompensation": rows})["decompensation"]
+    batch = shared.batch(rows[:, None], ("decompensation",))
+    assert len(batch.inputs["series"].values) < len(rows) / 2
+    alone = [
+        predict_rows(causal, shared, {"decompensation": rows[n : n + 1]})["decompensation"][0]
+        for n in range(len(rows))
+    ]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+    assert np.ptp(together) > 0.01
+
+
 def change_variables(store, change):
     """Another set of variables in the store's manifest."""
     info = store.modalities["series"]

@@ -188,8 +188,9 @@ class FlexCare(nn.Module):
             encoder = self.encoders[name]
             assert isinstance(encoder, Encoder)
             encoder.check(name, tokens)
-            if tokens.until is not None and name not in self.fusion.causal:
-                raise ValueError(f"rows know parts of sequences of {name}, which is not causal")
+            shared = name in self.fusion.causal and tokens.valid.shape[1] <= self.config.max_bins
+            if tokens.until is not None and not shared:
+                raise ValueError(f"rows know parts of {name}, which is not causal or too long")
 
 
 def _encoder(info: ModalityInfo, config: ModelConfig) -> Encoder:
