@@ -18,10 +18,10 @@ SCRIPTS = (
 PAGE = HERE.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench` from `benchmarks/results.json`. Both sides of a ratio run in one go on the
-same machine, by turns; the figure is the median of the pairs, the range their smallest and largest.
-`docs/scale.md` extrapolates preparation to the whole of MIMIC-IV; `docs/decisions.md` says what was
-tried and left out.
+Written by `make bench` from `benchmarks/results.json`. A ratio (x) has two sides, run by turns in
+one go on the same machine; the figure is the median of at least five pairs unless its note says
+less, the range their smallest and largest. `docs/scale.md` extrapolates preparation to the whole of
+MIMIC-IV; `docs/decisions.md` says what was tried and left out.
 
 Machine: {machine}. Python {python}, torch {torch}, DuckDB {duckdb}.
 
@@ -51,6 +51,8 @@ def page() -> str:
 
 def main() -> None:
     """The scripts named on the command line, or all."""
+    if not sys.argv[1:]:
+        RESULTS.unlink(missing_ok=True)
     for name in sys.argv[1:] or SCRIPTS:
         subprocess.run([sys.executable, HERE / f"{name}.py"], check=True)
     with whole(PAGE) as temporary:

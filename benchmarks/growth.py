@@ -1,8 +1,8 @@
 """How costs grow: log-log slopes in docs/growth.png and in results.json.
 
 Preparation against subjects; a training step against modalities (all combinations, and sets of two
-at most), hours of a series (whole and causal streams), and tasks. A slope is the least-squares line
-through the logarithms of the medians of at least five turns, all sizes taking turns.
+at most), hours of a series (whole and causal streams), and tasks. All sizes take turns; a slope is
+that of one turn, the figure the median of five.
 """
 
 import sys
@@ -25,6 +25,7 @@ from flexcare.schema import ModalityInfo, TaskInfo
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 
 Costs = dict[int, list[float]]
 
@@ -39,10 +40,9 @@ def turns(sizes: Sequence[int], work: Callable[[int], Callable[[], float]]) -> C
     return costs
 
 
-def slope(costs: Costs) -> float:
-    """Of the line through the logarithms of the medians."""
-    sizes = np.log(list(costs))
-    return float(np.polyfit(sizes, np.log([median(found) for found in costs.values()]), 1)[0])
+def slope(costs: dict[int, float]) -> float:
+    """Of the least-squares line through the logarithms."""
+    return float(np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0])
 
 
 def prepared(subjects: int) -> Callable[[], float]:
@@ -120,21 +120,30 @@ PANELS: dict[str, list[tuple[str, str, Sequence[int], Callable[[int], Callable[[
 }
 
 
+def draw(axes: Axes, panel: str, curves: dict[str, dict[int, float]]) -> None:
+    """A panel of log-log curves: by name, seconds at each size."""
+    for name, costs in curves.items():
+        axes.loglog(list(costs), list(costs.values()), "o-", label=name)
+    sizes, seconds_ = list(costs), [cost for costs in curves.values() for cost in costs.values()]
+    axes.set(xlabel=panel, ylabel="seconds", ylim=(min(seconds_) / 3, max(seconds_) * 4))
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.legend(loc="upper left")
+    axes.grid(alpha=0.3)
+
+
 def main() -> None:
     figure, panels = pyplot.subplots(1, len(PANELS), figsize=(16, 4), layout="constrained")
     for axes, (panel, curves) in zip(panels, PANELS.items(), strict=True):
+        shown = {}
         for name, goal, sizes, work in curves:
             costs = turns(sizes, work)
-            middle = [median(found) for found in costs.values()]
-            each = [slope({s: [c[turn]] for s, c in costs.items()}) for turn in range(ROUNDS)]
-            note = ", ".join(f"{s}: {m:.3g} s" for s, m in zip(costs, middle, strict=True))
-            keep(f"{name} against {panel}, log-log slope", goal, each, "", note)
-            axes.loglog(list(costs), middle, "o-", label=f"{name}: slope {slope(costs):.2f}")
-        axes.set(xlabel=panel, ylabel="seconds")
-        axes.set_xticks(list(sizes), [f"{size:g}" for size in sizes], minor=False)
-        axes.minorticks_off()
-        axes.legend()
-        axes.grid(alpha=0.3)
+            middle = {size: median(found) for size, found in costs.items()}
+            note = ", ".join(f"{size}: {cost:.3g} s" for size, cost in middle.items())
+            each = [slope({s: c[turn] for s, c in costs.items()}) for turn in range(ROUNDS)]
+            found = keep(f"{name} against {panel}, log-log slope", goal, each, "", note)
+            shown[f"{name}: slope {found:.2f}"] = middle
+        draw(axes, panel, shown)
     figure.savefig(HERE.parent / "docs" / "growth.png", dpi=110)
 
 

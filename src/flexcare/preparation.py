@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
-from flexcare.cohort.icd import ccs_tables
 from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
 from flexcare.cohort.splits import HASH, SHARES, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
@@ -125,7 +123,6 @@ def _connected(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         config={
             "memory_limit": MEMORY,
             "temp_directory": str(spill),
-            "threads": 2 + (os.cpu_count() or 2),  # one or two wait for compressed bytes
             "allocator_bulk_deallocation_flush_threshold": "1MB",  # what is free, others need
             # The first lets the csv reader cast, and fail, where TRY_CAST asks for null. The
             # second takes a compressed file for a short table and builds its joins from it.
@@ -160,7 +157,6 @@ class _Preparation(Parts):
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = read_variables(self._variables_file())
-        hashes.beside.submit(ccs_tables)  # a tenth of a second that nobody waits for
         spans, first_seen = self.events(stays, variables, hashes.of)
         series = hashes.beside.submit(self._fit_series, stays, spans, variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])

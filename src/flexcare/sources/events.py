@@ -39,7 +39,7 @@ WITH raw AS ({raw}), named AS (
     FROM named
     LEFT JOIN conversions ON conversions.itemid = CASE WHEN converts THEN named.itemid END
         AND charted > conversions.above AND charted <= conversions.up_to
-    LEFT JOIN scores ON scores.variable = named.variable 
+    LEFT JOIN scores ON scores.variable = named.variable
         AND scores.score = CASE WHEN categorical THEN charted END
 )
 SELECT stay, seconds, stored, variable, place, flagged,
