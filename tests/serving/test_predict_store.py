@@ -1,10 +1,12 @@
 """A store is answered with the bundle's own scaling, if it fits; if not, the error says why."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from random_bundle import random_bundle
 
 from flexcare.errors import UserError
@@ -12,7 +14,7 @@ from flexcare.evaluation.predictions import read_predictions, write_predictions
 from flexcare.features.variables import variable_set
 from flexcare.loading.loader import Loader
 from flexcare.schema import PREDICTIONS, SPLITS
-from flexcare.serving.predictor import load, outputs_of, predict_rows
+from flexcare.serving.predictor import load, outputs_of, predict_rows, side_by_side
 
 
 @pytest.fixture
@@ -122,6 +124,23 @@ def test_hours_that_share_a_causal_series_are_answered_as_each_alone(store, tmp_
     ]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
     assert np.ptp(together) > 0.01
+
+
+def test_batches_side_by_side_are_answered_in_order_and_errors_are_passed_on():
+    def late(number, wait):
+        time.sleep(wait)
+        return 1 / number
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        items = [(1, 0.05), (2, 0.0), (4, 0.02), (5, 0.0)]
+        assert list(side_by_side(late, items, torch.device("cpu"))) == [1, 0.5, 0.25, 0.2]
+        assert torch.get_num_threads() == 3  # the caller keeps its own
+        with pytest.raises(ZeroDivisionError):
+            list(side_by_side(late, [*items, (0, 0.0)], torch.device("cpu")))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def change_variables(store, change):

@@ -1,9 +1,11 @@
 """Ask a bundle: samples of a store, or one patient, -> probabilities."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from flexcare.serving.matching import Say, shared_modalities, shared_samples
 from flexcare.serving.patient import Patient, PatientReader
 from flexcare.store import Store
 
+T = TypeVar("T")
 BATCH = 128
 NETWORK = "flexcare"  # the model's name in a predictions table
 
@@ -57,13 +60,35 @@ def outputs_of(
     model.eval()
     batches = _batches(loader, {task: own for task, own in rows.items() if len(own)}, batch, share)
     device = next(model.parameters()).device
-    try:
+
+    def answered(places: Rows, one: Batch) -> tuple[Rows, Batch, Output]:
+        on_device = one.to(device)
         with torch.inference_mode():
-            for places, one in prefetch(batches):
-                on_device = one.to(device)
-                yield places, on_device, model(on_device)
+            return places, on_device, model(on_device)
+
+    try:
+        yield from side_by_side(answered, prefetch(batches), device)
     finally:
         model.train(was_training)
+
+
+def side_by_side(
+    work: Callable[..., T], items: Iterable[tuple[Any, ...]], device: torch.device
+) -> Iterator[T]:
+    """work(*item) of each item, in order; on a processor as many at once as torch has threads.
+
+    The operations of a batch are small: threads that share a batch wait for each other more than
+    they compute.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    begun: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for item in items:
+            begun.append(pool.submit(work, *item))
+            if len(begun) == threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 def _batches(
