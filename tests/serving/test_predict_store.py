@@ -126,21 +126,18 @@ def test_hours_that_share_a_causal_series_are_answered_as_each_alone(store, tmp_
     assert np.ptp(together) > 0.01
 
 
-def test_batches_side_by_side_are_answered_in_order_and_errors_are_passed_on():
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_side_by_side_are_answered_in_order_and_errors_are_passed_on(threads):
     def late(number, wait):
         time.sleep(wait)
         return 1 / number
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        items = [(1, 0.05), (2, 0.0), (4, 0.02), (5, 0.0)]
-        assert list(side_by_side(late, items, torch.device("cpu"))) == [1, 0.5, 0.25, 0.2]
-        assert torch.get_num_threads() == 3  # the caller keeps its own
-        with pytest.raises(ZeroDivisionError):
-            list(side_by_side(late, [*items, (0, 0.0)], torch.device("cpu")))
-    finally:
-        torch.set_num_threads(threads)
+    before = torch.get_num_threads()
+    items = [(1, 0.05), (2, 0.0), (4, 0.02), (5, 0.0)]
+    assert list(side_by_side(late, items, threads)) == [1, 0.5, 0.25, 0.2]
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(late, [*items, (0, 0.0)], threads))
+    assert torch.get_num_threads() == before  # the caller keeps its own
 
 
 def change_variables(store, change):

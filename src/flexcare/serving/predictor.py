@@ -27,7 +27,7 @@ from flexcare.serving.patient import Patient, PatientReader
 from flexcare.store import Store
 
 T = TypeVar("T")
-BATCH = 128
+BATCH, MANY = 128, 512  # rows at once; fewer samples than these leave each batch all threads
 NETWORK = "flexcare"  # the model's name in a predictions table
 
 
@@ -67,20 +67,24 @@ def outputs_of(
             return places, on_device, model(on_device)
 
     try:
-        yield from side_by_side(answered, prefetch(batches), device)
+        many = device.type == "cpu" and sum(map(len, rows.values())) >= MANY
+        threads = torch.get_num_threads() if many else 1
+        yield from side_by_side(answered, prefetch(batches), threads)
     finally:
         model.train(was_training)
 
 
 def side_by_side(
-    work: Callable[..., T], items: Iterable[tuple[Any, ...]], device: torch.device
+    work: Callable[..., T], items: Iterable[tuple[Any, ...]], threads: int
 ) -> Iterator[T]:
-    """work(*item) of each item, in order; on a processor as many at once as torch has threads.
+    """work(*item) of each item, in order, `threads` at once, each with a thread of torch.
 
     The operations of a batch are small: threads that share a batch wait for each other more than
-    they compute.
+    they compute. One at a time has all threads of torch.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield from (work(*item) for item in items)
+        return
     begun: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for item in items:
