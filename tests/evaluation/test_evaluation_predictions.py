@@ -155,3 +155,15 @@ def test_answers_of_another_task_are_refused():
 def test_lengths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="death"):
         table("binary", np.zeros((3, 2)))
+
+
+def test_a_column_of_the_wrong_type_is_named_without_what_it_holds(tmp_path):
+    found = table("binary")
+    place = found.column_names.index("subject_id")
+    names = pa.array(["Jane Roe"] * found.num_rows)
+    with pytest.raises(UserError) as caught:
+        write_predictions(tmp_path / "p.parquet", found.set_column(place, "subject_id", names))
+    assert "subject_id: string" in str(caught.value)
+    assert "subject_id: int64" in str(caught.value)
+    assert "Jane" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -131,10 +131,17 @@ def validate(table: pa.Table, where: str) -> pa.Table:
             expected="the columns of flexcare.schema.PREDICTIONS",
             do="Write it with flexcare.evaluation.predictions.write_predictions.",
         )
+    table = table.select(PREDICTIONS.names)
     try:
-        table = table.select(PREDICTIONS.names).cast(PREDICTIONS)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{where} has a column of the wrong type", found=str(error)) from None
+        table = table.cast(PREDICTIONS)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        # Types alone: what arrow says of a cast repeats a cell, which may identify somebody.
+        other = [one for one in table.schema if one.type != PREDICTIONS.field(one.name).type]
+        raise UserError(
+            f"{where} has a column of the wrong type",
+            found=", ".join(f"{one.name}: {one.type}" for one in other),
+            expected=", ".join(f"{o.name}: {PREDICTIONS.field(o.name).type}" for o in other),
+        ) from None
     lists = table["probabilities"]
     flat = pc.list_flatten(lists)
     bad = pc.sum(
