@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -217,12 +218,19 @@ class _Preparation(Parts):
             "column_encoding": DELTA,
             "use_dictionary": [name for name in schema.names if name not in DELTA],
         }
-        with pq.ParquetWriter(path, schema, **options) as writer:
+        # One piece is written while the next one is made.
+        with pq.ParquetWriter(path, schema, **options) as writer, ThreadPoolExecutor(1) as beside:
+            written: list[Future[None]] = []
             for one in samples:
                 for first in range(0, len(one.asks), PIECE):
                     part = one.where(slice(first, first + PIECE))
                     columns = to_table(part, cohort) | _evidence(part, spans, film_rows, text_rows)
-                    writer.write_table(pa.table([columns[f.name] for f in schema], schema=schema))
+                    table = pa.table([columns[f.name] for f in schema], schema=schema)
+                    for earlier in written:
+                        earlier.result()
+                    written = [beside.submit(writer.write_table, table)]
+            for last in written:
+                last.result()
 
     def _modalities(
         self, variables: VariableSet, cohort: Cohort, text: dict[str, Any]
