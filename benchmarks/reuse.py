@@ -1,45 +1,71 @@
-"""Adding one task to a store: the other six taken from an earlier store, against all seven anew.
+"""Adding to a store: what is unchanged taken from an earlier store, against all anew.
 
-Above: `flexcare prepare` of seven tasks with --reuse of a store of six. Below: the same without.
-Readmission needs no film or text that the others do not need; drg has texts of its own, which are
-embedded on both sides. Whole processes, so that both sides count their start; an invented
-hospital with films and notes.
+Above: `flexcare prepare` with --reuse of a store that lacks one thing: a task, a variable, or a
+source folder. Below: the same without. Readmission needs no film or text that the others do not
+need; drg has texts of its own, and a folder of notes is all texts: these are embedded on both
+sides. A variable is added to the file, so that the charts are read again. Whole processes, so that
+both sides count their start; an invented hospital with films and notes.
 """
 
+import re
 import sys
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 from measure import process, ratio
 
-from flexcare.preparation import prepare
 from flexcare.sources.synthetic import simulate
 from flexcare.tasks import STANDARD
 
 SUBJECTS = 2_000
+Options = list[str | Path]
+
+
+def without(task: str) -> Options:
+    """All tasks but one."""
+    return ["--tasks", ",".join(name for name in STANDARD if name != task)]
+
+
+def fewer_variables(folder: Path) -> Path:
+    """The variables file without its last variable."""
+    text = (files("flexcare.sources") / "mimic_iv_variables.toml").read_text()
+    last = [found.start() for found in re.finditer(r"^\[\w+\]$", text, re.MULTILINE)][-1]
+    path = folder / "fewer_variables.toml"
+    path.write_text(text[:last])
+    return path
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        simulate(folder / "hospital", SUBJECTS, seed=0)
+        hospital = folder / "hospital"
+        simulate(hospital, SUBJECTS, seed=0)
 
-        def prepared(*options: str | Path) -> float:
+        def prepare(out: Path, options: Options) -> float:
+            command = [Path(sys.executable).with_name("flexcare"), "prepare", "mimic-iv", hospital]
+            films = ["--cxr", hospital / "cxr"]
+            return process([*command, "--out", out, *films, *options])[0]
+
+        def prepared(options: Options) -> float:
             with tempfile.TemporaryDirectory(dir=folder) as out:
-                command = [Path(sys.executable).with_name("flexcare"), "prepare", "synthetic"]
-                place = [folder / "hospital", "--out", Path(out) / "seven"]
-                return process([*command, *place, *options])[0]
+                return prepare(Path(out) / "store", options)
 
-        for task in ("readmission", "drg"):
-            six = folder / f"without-{task}"
-            others = [name for name in STANDARD if name != task]
-            prepare("synthetic", folder / "hospital", six, tasks=others, say=lambda line: None)
-            with_six = ("--reuse", six)
+        note: Options = ["--note", hospital / "note"]
+        cases: dict[str, tuple[Options, Options]] = {
+            "the task readmission": ([*note, *without("readmission")], note),
+            "the task drg": ([*note, *without("drg")], note),
+            "a variable": ([*note, "--variables", fewer_variables(folder)], note),
+            "a folder of notes": (without("drg"), [*note, *without("drg")]),
+        }
+        for added, (before, now) in cases.items():
+            earlier = folder / f"without {added}"
+            prepare(earlier, before)
             ratio(
-                f"adding {task} to a store, against all anew",
+                f"adding {added} to a store, against all anew",
                 "at most 0.5",
-                lambda given=with_six: prepared(*given),
-                prepared,
+                lambda now=now, old=earlier: prepared([*now, "--reuse", old]),
+                lambda now=now: prepared(now),
             )
 
 
