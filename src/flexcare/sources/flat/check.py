@@ -167,7 +167,7 @@ class _Look:
         self._rows("embeddings", "vector", "as many numbers as the variable's other vectors", sql)
 
     def variables(self) -> None:
-        """The variables file, and rows of no variable of their table or with a value it cannot have."""
+        """The variables file, rows of no variable of their table, and values it cannot have."""
         variables = self._variable_set()
         if variables is None:
             return

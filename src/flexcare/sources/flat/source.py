@@ -19,12 +19,12 @@ from flexcare.sources.tables import FewTables, reading
 DOCUMENT_BATCH = 2_000
 FIRST = 8  # faults that the error of `prepare` repeats
 _VISIBLE = "greatest(time::TIMESTAMP, available_at::TIMESTAMP)"  # greatest passes over nulls
-# A death in the stay; a date alone counts as all of its day.
+# A death in the stay; of a date alone nobody knows the hour, and the day's last one is taken.
 _DIED = """
-    CASE WHEN died_at::TIMESTAMP BETWEEN start::TIMESTAMP AND stop::TIMESTAMP
-        THEN died_at::TIMESTAMP
-        WHEN length(died_at) = 10 AND died_at::DATE BETWEEN start::DATE AND stop::DATE
-        THEN start::TIMESTAMP END
+    CASE WHEN length(died_at) = 10 AND died_at::DATE BETWEEN start::DATE AND stop::DATE
+        THEN least(died_at::TIMESTAMP + INTERVAL 1 DAY, stop::TIMESTAMP)
+        WHEN died_at::TIMESTAMP BETWEEN start::TIMESTAMP AND stop::TIMESTAMP
+        THEN died_at::TIMESTAMP END
 """
 _ROWS = """
 SELECT stay, items.*, facts.text, facts.number,

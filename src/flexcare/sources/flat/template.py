@@ -24,7 +24,7 @@ docs/data.md says what the columns mean. Replace the rows by your own and look a
   flexcare check flat DIR
 Leave out what you have not: only subjects, stays and variables.toml must be there.
 """
-_VARIABLES = """# What events, codes and embeddings are of: a table for each variable, named as in their rows.
+_VARIABLES = """# What events, codes and embeddings are of: a table for each variable, by its name.
 # A modality is a name for variables that belong together; all of one modality are of one kind.
 
 [heart_rate]
