@@ -83,15 +83,12 @@ class _Look:
                     f"SELECT row, 'nothing' AS found FROM flat_{name} WHERE \"{column}\" IS NULL"
                 )
                 self._rows(name, column, "something in every row", empty)
-            before = "false"
-            for wrong, expected in CELLS[about.cells]:
-                here = wrong.replace("CELL", f'"{column}"')
+            for wrong, expected in _faults_of(about.cells, f'"{column}"'):
                 sql = (
-                    f'SELECT row, "{column}" AS found FROM flat_{name} WHERE "{column}" IS NOT'
-                    f" NULL AND {here} AND NOT ({before})"
+                    f'SELECT row, "{column}" AS found FROM flat_{name}'
+                    f' WHERE "{column}" IS NOT NULL AND {wrong}'
                 )
                 self._rows(name, column, expected, sql)
-                before = f"{before} OR {here}"
             if about.cells != "vector":
                 sql = (
                     "SELECT row, 'bytes that are no such text' AS found"
@@ -143,7 +140,7 @@ class _Look:
         for row, path in rows:
             if not (self.folder / path).is_file():
                 wrong["a file"].append((row, f"{path}, which is not there"))
-            elif (self.folder / path).open("rb").read(2) != JPEG:
+            elif not _is_jpeg(self.folder / path):
                 wrong["a JPEG file"].append((row, path))
         for expected, found in wrong.items():
             if found:
@@ -176,8 +173,8 @@ class _Look:
             self._names(table, "variable", VARIABLES, list(names))
         known = variables_of(variables, "events")
         plain = [name for name, variable in known.items() if not variable.categories]
-        for wrong, expected in CELLS["number"]:
-            self._values(plain, f"({wrong.replace('CELL', 'value')})", f"{expected}")
+        for wrong, expected in _faults_of("number", "value"):
+            self._values(plain, wrong, expected)
         for name, variable in known.items():
             if variable.categories:
                 texts = [_quoted(text) for text in variable.category_of_texts()]
@@ -243,6 +240,17 @@ class _Look:
             return None
 
 
+def _faults_of(cells: str, column: str) -> list[tuple[str, str]]:
+    """What can be wrong with the cells of a column, as in CELLS; of each cell one fault."""
+    out: list[tuple[str, str]] = []
+    before = "false"
+    for wrong, expected in CELLS[cells]:
+        here = wrong.replace("CELL", column)
+        out.append((f"({here} AND NOT ({before}))", expected))
+        before = f"{before} OR {here}"
+    return out
+
+
 def variables_of(variables: VariableSet, table: str) -> dict[str, Variable]:
     """The variables whose rows lie in a table."""
     return {
@@ -250,6 +258,11 @@ def variables_of(variables: VariableSet, table: str) -> dict[str, Variable]:
         for name, variable in variables.variables.items()
         if TABLE_OF_KIND[variable.kind] == table and not variable.sum_of
     }
+
+
+def _is_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(JPEG)) == JPEG
 
 
 def _quoted(text: str) -> str:

@@ -129,6 +129,6 @@ def _write(folder: Path, name: str, rows: list[tuple[Any, ...]]) -> None:
         pq.write_table(pa.table(table), folder / f"{name}.parquet")
         return
     with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
