@@ -74,7 +74,7 @@ def main(features: Path, out: Path) -> None:
         (int(row["patient_id"]), "diagnosis", SURGERY, code)
         for row in read(features / "icd_codes.csv")
         for code, there in row.items()
-        if there == "1" and code != "patient_id"
+        if code != "patient_id" and int(there) > 0
     ])  # fmt: skip
     write(out, "labels", ("stay_id", "name", "hours", "value"), labels(features))
     pq.write_table(embeddings(features), out / "embeddings.parquet")
