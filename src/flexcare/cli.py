@@ -99,6 +99,38 @@ def prepare(
     print(f"store: {out}")
 
 
+@app.command(sort_key=2)
+def check(source: Literal["flat"], path: Path, /) -> None:
+    """Look for everything that is wrong with a hospital's own tables.
+
+    Args:
+        source: flat.
+        path: folder of the tables.
+    """
+    from flexcare.sources.flat import faults_of
+
+    faults = faults_of(path)
+    for line in faults.lines():
+        print(line)
+    print(f"{path}: {len(faults) or 'no'} fault{'' if len(faults) == 1 else 's'}")
+    if len(faults):
+        sys.exit(1)
+
+
+@app.command(sort_key=2)
+def template(source: Literal["flat"], path: Path, /) -> None:
+    """Write a small invented folder of tables to begin with.
+
+    Args:
+        source: flat.
+        path: folder to write.
+    """
+    from flexcare.sources.flat import write_template
+
+    write_template(path)
+    print(f"example: {path}")
+
+
 @app.command(sort_key=3)
 def train(
     store: Path,

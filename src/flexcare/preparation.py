@@ -30,7 +30,7 @@ from flexcare.files import Hashes, refuse_existing, whole, write_json
 from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
-from flexcare.sources import DEFAULT_TASKS, DEFAULTS, SOURCES
+from flexcare.sources import DEFAULTS, SOURCES, asked_of
 from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
@@ -85,7 +85,7 @@ def prepare(
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
-    questions = load_tasks(DEFAULT_TASKS.get(source) if tasks is None else tasks)
+    questions = load_tasks(asked_of(source, Path(path), tasks))
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
     for folder in companions.values():
         _refuse_no_folder(folder)

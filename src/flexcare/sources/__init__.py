@@ -1,11 +1,12 @@
 """WHERE data come from: each source turns raw tables into the tidy ones of sources.tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.physionet2012 import Physionet2012
 from flexcare.sources.tables import Source
@@ -21,12 +22,14 @@ def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Pat
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "mimic-iv": MimicIV,
+    "flat": Flat,
     "synthetic": _synthetic,
     "physionet2012": Physionet2012,
 }
 
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "flat": {"one_stay": False, "min_age": 0},
     "synthetic": {"film_side": 112},
     "physionet2012": {"min_age": 0, "one_stay": False},
 }
@@ -35,3 +38,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
     "physionet2012": ("p2012_death", "p2012_long_stay", "p2012_survival", "p2012_remaining"),
 }
+
+# Sources whose folder holds task files.
+OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": tasks_of}
+
+
+def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequence[str] | None:
+    """The tasks to load: those named, where a name may be that of a task file in the source's
+    folder; else all such files, or the usual ones of the source (None: of the package)."""
+    own = {Path(task).stem: task for task in OWN_TASKS[source](path)} if source in OWN_TASKS else {}
+    if tasks is None:
+        return list(own.values()) if source in OWN_TASKS else DEFAULT_TASKS.get(source)
+    names = tasks.split(",") if isinstance(tasks, str) else tasks
+    return [own.get(name.strip(), name) for name in names]
