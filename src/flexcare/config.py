@@ -4,7 +4,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from flexcare.errors import UserError, unknown
 
@@ -25,7 +32,9 @@ class Preparation(Section):
     """
 
     seed: int = 0  # of the splits and of the random hours
-    min_age: float = 18
+    folds: int = Field(0, ge=0)  # parts of the subjects, of which one is held out; 0: a fifth is
+    fold: int = Field(0, ge=0)  # which of them
+    min_age: float = 18  # years; 0 keeps those of unknown age, too
     age: Literal["at_icu_admission", "anchor"] = "at_icu_admission"
     one_stay: bool = True  # only admissions with exactly one ICU stay
     one_stay_first: bool = True  # counted before stays with transfers are left out
@@ -44,6 +53,21 @@ class Preparation(Section):
     film_side: int = Field(224, ge=16)  # pixels kept of a film
     text_encoder: str = "hashed"
     embedding_bits: Literal[16, 8] = 16  # of a number of a word piece's vector
+
+    @field_validator("folds")
+    @classmethod
+    def _some_train(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("0, or at least 2: with one fold nobody is left to train on")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _is_a_fold(cls, fold: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds", 0)
+        if fold and fold >= folds:
+            raise ValueError(f"under {folds}, the number of folds")
+        return fold
 
 
 class ModelConfig(Section):

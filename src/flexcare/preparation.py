@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
 from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
-from flexcare.cohort.splits import HASH, SHARES, split_of
+from flexcare.cohort.splits import check_folds, describe, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check
 from flexcare.errors import UserError, unknown
@@ -30,7 +30,7 @@ from flexcare.files import Hashes, refuse_existing, whole, write_json
 from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
-from flexcare.sources import DEFAULTS, SOURCES
+from flexcare.sources import DEFAULT_TASKS, DEFAULTS, SOURCES
 from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
@@ -65,7 +65,7 @@ def prepare(
         source: a name of sources.SOURCES.
         path: folder of the source; cxr, note, ed: its optional companions.
         out: the store to write, which must not exist.
-        tasks: names or files, a list or a text with commas; None: the seven of the package.
+        tasks: names or files, a list or a text with commas; None: the usual ones of the source.
         variables, text_encoder, clock: as in config.Preparation; None: the preset's.
         settings: what else differs from the preset (config.Preparation).
         reuse: an earlier store; what would become the same is taken from it.
@@ -85,7 +85,7 @@ def prepare(
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
-    questions = load_tasks(tasks)
+    questions = load_tasks(DEFAULT_TASKS.get(source) if tasks is None else tasks)
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
     for folder in companions.values():
         _refuse_no_folder(folder)
@@ -154,6 +154,7 @@ class _Preparation(Parts):
         """All steps, in the order of the data."""
         flow = Flow()
         subjects = self.source.subjects()
+        check_folds(self.settings, self.source.held_out)
         admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
@@ -173,6 +174,8 @@ class _Preparation(Parts):
             first_seen=first_seen,
             settings=self.settings,
             flow=flow,
+            answers=self.source.answers(),
+            held_out=self.source.held_out,
         )
         texts = self.read_texts(admissions)
         samples = [samples_of(task, cohort, texts) for task in questions]
@@ -249,7 +252,8 @@ class _Preparation(Parts):
         self, stays: pa.Table, spans: NDArray[np.int64], variables: VariableSet
     ) -> dict[str, list[float]]:
         """Centre and scale from the training split alone."""
-        train = split_of(column(stays, "subject_id"), self.settings.seed) == TRAIN
+        who, by = column(stays, "subject_id"), self.settings
+        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
         chosen = np.repeat(train, spans[:, 1] - spans[:, 0])
         seconds, variable, value = (
             np.load(self.folder / "events" / f"{name}.npy", mmap_mode="r")
@@ -283,7 +287,7 @@ class _Preparation(Parts):
             "source": self.source.name,
             "preset": preset,
             "settings": self.settings.model_dump(mode="json"),
-            "splits": {"shares": dict(zip(SPLITS, SHARES, strict=True)), "hash": HASH},
+            "splits": describe(self.settings, cohort.held_out, len(cohort.subjects)),
             "source_files": {
                 path.name: {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
                 for path in sorted(self.source.files)

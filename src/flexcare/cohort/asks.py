@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flexcare.cohort.splits import split_of
 from flexcare.cohort.stays import Flow, Mask, age_at, column
 from flexcare.config import Preparation
 from flexcare.errors import UserError, unknown
 from flexcare.files import unit_hash
+from flexcare.sources.tables import ANSWERS, tidy
 from flexcare.tasks import Task
 
 HOUR = np.timedelta64(3_600_000_000, "us")
@@ -28,6 +30,7 @@ class Cohort:
     Attributes:
         stays: kept stays; all_stays: every stay of the source, with its admission's times.
         first_seen: (kept stays,) hours until the first observation could be seen; NaN: none.
+        answers: what the source says itself; held_out: whom it sets apart, if it does.
     """
 
     subjects: pa.Table
@@ -42,6 +45,13 @@ class Cohort:
     settings: Preparation
     flow: Flow
     counts: dict[str, Any] = field(default_factory=dict)
+    answers: pa.Table = field(default_factory=lambda: tidy(ANSWERS))
+    held_out: frozenset[int] | None = None
+
+    def split(self, subjects: NDArray[np.int64]) -> NDArray[np.int8]:
+        """The split of each of these subjects."""
+        by = self.settings
+        return split_of(subjects, by.seed, by.folds, by.fold, self.held_out)
 
 
 @dataclass(frozen=True)
@@ -121,14 +131,40 @@ def every_hour(cohort: Cohort, task: Task, hours: float) -> Asks:
     stay = np.repeat(np.arange(len(los)), count)
     offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     asked = first[stay] + offset
+    return _hours(cohort, task, stay, asked)
+
+
+def where_answered(cohort: Cohort, task: Task, hours: float) -> Asks:
+    """At the hours at which the source answers the task; one of them with hours = "one"."""
+    named = pc.is_in(cohort.answers["name"], value_set=pa.array(answer_names(task)))
+    table = cohort.answers.filter(pc.and_(named, pc.is_valid(cohort.answers["hours"])))
+    stay, asked = rows_of(column(table, "stay_id"), cohort.stays, "stay_id"), column(table, "hours")
+    of_kept = stay >= 0
+    stay, asked = stay[of_kept], asked[of_kept]
+    order = np.lexsort((asked, stay))
+    stay, asked = stay[order], asked[order]
+    new = np.append(True, (np.diff(stay) > 0) | (np.diff(asked) > 0))[: len(stay)]
+    return _hours(cohort, task, stay[new], asked[new])
+
+
+def answer_names(task: Task) -> list[str]:
+    """The answers that a task with rule `answer` is about: its `names`, or its `name`."""
+    if "names" in task.label:
+        return list(task.label["names"])
+    return [task.label["name"]] if "name" in task.label else []
+
+
+def _hours(cohort: Cohort, task: Task, stay: NDArray[np.int64], asked: NDArray[np.float64]) -> Asks:
+    """Asks at many hours of each stay, which come sorted; by the settings, at one of them."""
     if cohort.settings.hours == "one":
-        stay_ids = column(cohort.stays, "stay_id")
-        chosen = np.flatnonzero(count)
+        chosen, first, count = np.unique(stay, return_index=True, return_counts=True)
+        ids = column(cohort.stays, "stay_id")[chosen]
         drawn = [
-            int(unit_hash("hour", cohort.settings.seed, task.name, int(stay_ids[s])) * count[s])
-            for s in chosen
+            int(unit_hash("hour", cohort.settings.seed, task.name, int(stay_id)) * size)
+            for stay_id, size in zip(ids, count, strict=True)
         ]
-        stay, asked = chosen, first[chosen] + np.array(drawn, np.float64)
+        row = first + np.array(drawn, np.int64)
+        stay, asked = stay[row], asked[row]
     return _of_stays(cohort, stay, asked)
 
 
@@ -263,8 +299,9 @@ ASKS: dict[str, Callable[[Cohort, Task, float], Asks]] = {
     "hospital_discharge": at_hospital_discharge,
     "film": at_film,
     "labels": of_labels,
+    "answers": where_answered,
 }
-HOURLY = "every hour after"
+HOURLY = ("every hour after", "answers")
 
 
 def parse_ask(ask: str) -> tuple[str, float]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flexcare.cohort.asks import Asks, Cohort, last_before, rows_of
+from flexcare.cohort.asks import Asks, Cohort, answer_names, last_before, parse_ask, rows_of
 from flexcare.cohort.icd import ccs_categories
 from flexcare.cohort.stays import Mask, column
 from flexcare.errors import UserError, unknown
@@ -64,9 +65,22 @@ def _stay(asks: Asks, cohort: Cohort, name: str) -> NDArray[Any]:
     return column(cohort.stays, name)[asks.stay]
 
 
+def _dead(asks: Asks, cohort: Cohort) -> Mask:
+    """(n,) who died in hospital, of a source that knows."""
+    if len(cohort.admissions) and cohort.admissions["died"].null_count == len(cohort.admissions):
+        raise UserError(
+            "this source does not say who died in hospital",
+            found="no admission with a known outcome",
+            expected="a task that this source can answer",
+            do="Choose others with --tasks.",
+        )
+    dead: Mask = _admission(asks, cohort, "dead")
+    return dead
+
+
 def death_in_hospital(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """Death before the admission's discharge, by the rule of the settings."""
-    return _binary(_admission(asks, cohort, "dead"))
+    return _binary(_dead(asks, cohort))
 
 
 def death_within(asks: Asks, cohort: Cohort, task: Task) -> Labels:
@@ -74,7 +88,7 @@ def death_within(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     death = _admission(asks, cohort, "deathtime")
     when = np.where(np.isnat(death), _admission(asks, cohort, "dischtime"), death)
     soon = (when - asks.time) / HOUR <= task.label["hours"]
-    return _binary(_admission(asks, cohort, "dead") & soon)
+    return _binary(_dead(asks, cohort) & soon)
 
 
 def remaining_stay(asks: Asks, cohort: Cohort, task: Task) -> Labels:
@@ -85,6 +99,11 @@ def remaining_stay(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     return Labels(number.astype(np.float32)[:, None], everyone[:, None], everyone)
 
 
+def stay_longer(asks: Asks, cohort: Cohort, task: Task) -> Labels:
+    """Whether the stay, from its start, lasts over `days` days."""
+    return _binary(_stay(asks, cohort, "los_hours") > 24 * task.label["days"])
+
+
 def return_or_death(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """Return to the ICU or death within `days` of leaving the hospital, or death on the ward.
 
@@ -92,7 +111,7 @@ def return_or_death(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     """
     limit = task.label["days"]
     discharge = _admission(asks, cohort, "dischtime")
-    icu_death, dead = _stay(asks, cohort, "died_in_icu"), _admission(asks, cohort, "dead")
+    icu_death, dead = _stay(asks, cohort, "died_in_icu"), _dead(asks, cohort)
     pool = {"all": cohort.all_stays, "kept": cohort.stays}[cohort.settings.returns]
     following = _following_admission(asks, cohort, pool)
     returned = (following - discharge) / DAY < limit
@@ -173,6 +192,53 @@ def meds_labels(asks: Asks, cohort: Cohort, task: Task) -> Labels:
     return Labels(np.zeros((len(asks), 1), np.float32), there[:, None], keep, reason, names)
 
 
+def answer(asks: Asks, cohort: Cohort, task: Task) -> Labels:
+    """What the source says itself: the answer `name`, or one a label of `names`.
+
+    Of the hour asked about with ask = "answers", else of the whole stay. With `edges`, the class
+    of a number: how many edges it has reached.
+    """
+    names = answer_names(task)
+    if not names:
+        raise KeyError("name")
+    values = np.stack([_answers(asks, cohort, task, name) for name in names], axis=1)
+    known: Mask = ~np.isnan(values)
+    if edges := task.label.get("edges"):
+        values = np.searchsorted(np.array(edges, np.float64), values, side="right").astype(float)
+    classes = len(task.classes) if task.kind == "multiclass" else 2
+    wrong = ~np.isin(values[known], np.arange(classes))
+    if wrong.any():
+        raise UserError(
+            f"task {task.name}: answers that are no class",
+            found=f"{wrong.sum()} of {known.sum()}",
+            expected=f"0 to {classes - 1}",
+            do="Give `edges` in [label] to make classes of a number.",
+        )
+    there = np.where(known, values, 0).astype(np.float32)
+    return Labels(there, known, np.asarray(known.any(axis=1)), "answer unknown")
+
+
+def _answers(asks: Asks, cohort: Cohort, task: Task, name: str) -> NDArray[np.float64]:
+    """(n,) the answer of this name to each ask; NaN where there is none."""
+    table = cohort.answers.filter(pc.equal(cohort.answers["name"], name))
+    asked = parse_ask(task.ask)[0] == "answers"
+    table = table.filter((pc.is_valid if asked else pc.is_null)(table["hours"]))
+    keys, wanted = column(table, "stay_id"), _stay(asks, cohort, "stay_id")
+    hours, at = (column(table, "hours"), asks.hours) if asked else (keys * 0.0, wanted * 0.0)
+    order = np.lexsort((hours, keys))
+    keys, hours = keys[order], hours[order]
+    if ((np.diff(keys) == 0) & (np.diff(hours) == 0)).any():
+        raise UserError(f"answers {name} are given twice", expected="one a stay and hour")
+    # Numbers of the pairs (stay, hour), equal where the pairs are.
+    moments, of = np.unique(np.concatenate([hours, at]), return_inverse=True)
+    _, who = np.unique(np.concatenate([keys, wanted]), return_inverse=True)
+    number = who * len(moments) + of
+    place = np.searchsorted(number[: len(keys)], number[len(keys) :])
+    there = np.append(number[: len(keys)], -1)[place] == number[len(keys) :]
+    values = np.append(column(table, "value").astype(np.float64)[order], np.nan)
+    return np.where(there, values[place], np.nan)
+
+
 RULES: dict[str, Callable[[Asks, Cohort, Task], Labels]] = {
     rule.__name__: rule
     for rule in (
@@ -184,6 +250,8 @@ RULES: dict[str, Callable[[Asks, Cohort, Task], Labels]] = {
         findings,
         drg,
         meds_labels,
+        answer,
+        stay_longer,
     )
 }
 # What a question must be about for a rule to answer it.
@@ -195,6 +263,8 @@ NEEDS = {
     "ccs": ("admission",),
     "findings": ("image",),
     "drg": ("admission",),
+    "answer": ("stay",),
+    "stay_longer": ("stay",),
 }
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, row_or_none, rows_of
 from flexcare.cohort.evidence import Evidence, evidence_of
 from flexcare.cohort.labels import Labels, labels_of
-from flexcare.cohort.splits import split_of
 from flexcare.cohort.stays import Mask, age_at, column
 from flexcare.errors import UserError
 from flexcare.schema import SPLITS, TaskInfo
@@ -53,14 +52,14 @@ def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
         has_section = np.diff(evidence.texts.offsets) > 0
         reason = f"admission without a {task.own_section}"
         asks, labels, evidence = _keep(task, asks, labels, evidence, has_section, cohort, reason)
-    split = split_of(asks.subject, cohort.settings.seed)
+    split = cohort.split(asks.subject)
     classes = task.classes
     if labels.names is not None:
         classes, number = _classes(labels.names, split, cohort.settings.drg_classes)
         labels = replace(labels, values=number.astype(np.float32)[:, None])
         reason = "label never seen in the training split"
         asks, labels, evidence = _keep(task, asks, labels, evidence, number >= 0, cohort, reason)
-        split = split_of(asks.subject, cohort.settings.seed)
+        split = cohort.split(asks.subject)
     info = TaskInfo(
         name=task.name,
         question=task.question,
@@ -68,7 +67,7 @@ def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
         classes=classes,
         metric=task.primary_metric,
         weight=task.weight,
-        hourly=parse_ask(task.ask)[0] == HOURLY,
+        hourly=parse_ask(task.ask)[0] in HOURLY,
     )
     return TaskSamples(info, asks, labels, split, evidence)
 
@@ -103,7 +102,7 @@ def _keep(
 def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
     """The columns of schema.SAMPLES and the subgroups; names that repeat are dictionaries."""
     asks, name = samples.asks, samples.info.name
-    keys = [asks.key, asks.hours.astype(np.int64)] if samples.info.hourly else [asks.key]
+    keys = [asks.key, asks.hours] if samples.info.hourly else [asks.key]
     texts = (pa.array(key).cast(pa.string()) for key in keys)
     return {
         "sample_id": pc.binary_join_element_wise(pa.scalar(name), *texts, "/"),

@@ -22,3 +22,6 @@ SOURCES: dict[str, Callable[..., Source]] = {"mimic-iv": MimicIV, "synthetic": _
 
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {"synthetic": {"film_side": 112}}
+
+# What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
+DEFAULT_TASKS: dict[str, tuple[str, ...]] = {}

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from flexcare.errors import UserError
 from flexcare.features.variables import VariableSet
 from flexcare.sources.events import SEED_SECONDS, tidy_events
-from flexcare.sources.tables import RawFolder, reading
+from flexcare.sources.tables import ANSWERS, DRGS, IMAGES, RawFolder, reading, tidy
 
 FINDINGS = (
     "Atelectasis",
@@ -67,6 +69,9 @@ class MimicIV:
     finding_names: tuple[str, ...] = FINDINGS
     files: list[Path] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    held_out: frozenset[int] | None = None
+    codes: dict[str, list[str]] = field(default_factory=dict)
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def _folder(self, path: Path, inside: str = "") -> RawFolder:
         folder = path / inside if inside and (path / inside).is_dir() else path
@@ -142,9 +147,7 @@ class MimicIV:
         columns = {"hadm_id": "BIGINT", "drg_type": "VARCHAR", "drg_code": "VARCHAR"}
         core = self._core()
         if core.optional("hosp/drgcodes") is None:
-            return pa.table(
-                {"hadm_id": pa.array([], pa.int64()), "code": pa.array([], pa.string())}
-            )
+            return tidy(DRGS)
         table = core.typed("hosp/drgcodes", columns)
         kept = table.filter(pc.equal(table["drg_type"], "HCFA"))
         kept = kept.select(["hadm_id", "drg_code"]).rename_columns(["hadm_id", "code"]).drop_null()
@@ -153,11 +156,7 @@ class MimicIV:
     def images(self) -> pa.Table:
         """AP films with their study's CheXpert labels (1, 0; uncertain and blank are null)."""
         if self.cxr is None:
-            return _nothing(
-                "image_id VARCHAR, study_id BIGINT, subject_id BIGINT, time TIMESTAMP,"
-                " path VARCHAR, findings FLOAT[]",
-                self.connection,
-            )
+            return tidy(IMAGES)
         folder = self._folder(self.cxr)
         columns = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime")
         metadata = folder.text("mimic-cxr-2.0.0-metadata", columns)
@@ -199,6 +198,9 @@ class MimicIV:
         for name, sql in self._document_queries():
             with reading(name), self.connection.cursor() as cursor:
                 yield from cursor.sql(sql).to_arrow_reader(DOCUMENT_BATCH)
+
+    def answers(self) -> pa.Table:
+        return tidy(ANSWERS)
 
     def _document_queries(self) -> Iterator[tuple[str, str]]:
         ids = "TRY_CAST(subject_id AS BIGINT) AS subject_id, TRY_CAST(hadm_id AS BIGINT) AS hadm_id"
@@ -284,10 +286,3 @@ class MimicIV:
 def _since(column: str) -> str:
     """SQL: seconds of a text column since ICU admission."""
     return f"epoch(TRY_CAST({column} AS TIMESTAMP)) - epoch(intime)"
-
-
-def _nothing(columns: str, connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """An empty table of these columns."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE OR REPLACE TEMP TABLE nothing ({columns})")
-        return cursor.sql("SELECT * FROM nothing").to_arrow_table()

@@ -11,12 +11,14 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flexcare.errors import UserError, missing_column
 from flexcare.features.variables import VariableSet
@@ -41,6 +43,19 @@ DOCUMENTS = (
     "document_id VARCHAR, subject_id BIGINT, hadm_id BIGINT, kind VARCHAR, time TIMESTAMP,"
     " available_at TIMESTAMP, text VARCHAR"
 )
+# Outcomes that the data set states itself: `hours` from the stay's start at which one is asked for,
+# null: of the whole stay; `value` 0 or 1, a number, or a class; null: unknown.
+ANSWERS = "stay_id BIGINT, name VARCHAR, hours DOUBLE, value DOUBLE"
+TYPES = {
+    "BIGINT": pa.int64(),
+    "INT": pa.int32(),
+    "DOUBLE": pa.float64(),
+    "VARCHAR": pa.string(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "FLOAT[]": pa.list_(pa.float32()),
+}
 # When a text that is there can be read as each type; a key has no decimals to be rounded away.
 READABLE = dict.fromkeys(
     ("VARCHAR", "DOUBLE", "INT", "BOOLEAN", "DATE", "TIMESTAMP"),
@@ -58,6 +73,10 @@ class Source(Protocol):
         variables: the variables file of the package that fits it.
         files: raw files read so far.
         dropped: counts of what was left out, by reason.
+        held_out: subjects that the data set itself sets apart for the last test, once `subjects`
+            was read; None: a hash decides.
+        codes: texts of the codes of each variable of kind codes, by its name.
+        vectors: (rows, width) float32 of each variable of kind embedding, by its name.
     """
 
     name: str
@@ -66,6 +85,9 @@ class Source(Protocol):
     finding_names: tuple[str, ...]
     files: list[Path]
     dropped: Counter[str]
+    held_out: frozenset[int] | None
+    codes: dict[str, list[str]]
+    vectors: dict[str, NDArray[np.float32]]
 
     def subjects(self) -> pa.Table: ...
     def admissions(self) -> pa.Table: ...
@@ -74,10 +96,53 @@ class Source(Protocol):
     def drgs(self) -> pa.Table: ...
     def images(self) -> pa.Table: ...
     def documents(self) -> Iterator[pa.RecordBatch]: ...
+    def answers(self) -> pa.Table: ...
     def events(self, stays: pa.Table, variables: VariableSet, clock: str) -> Iterator[pa.Table]:
         """Sorted events of these stays: stay (row of `stays`), seconds, available, variable,
         value; see features.series.Events."""
         ...
+
+
+def tidy(columns: str, **values: Any) -> pa.Table:
+    """A table of these columns (ANSWERS and the like); those that are not given are null."""
+    fields = [tuple(part.split()) for part in columns.split(", ")]
+    rows = len(next(iter(values.values()), ()))
+    arrays = [
+        pa.array(values[name], TYPES[kind], from_pandas=True)
+        if name in values
+        else pa.nulls(rows, TYPES[kind])
+        for name, kind in fields
+    ]
+    return pa.table(arrays, names=[name for name, _ in fields])
+
+
+@dataclass
+class FewTables:
+    """A source without the tables that not every data set has: they are empty."""
+
+    path: Path
+    connection: duckdb.DuckDBPyConnection
+    finding_names: tuple[str, ...] = ()
+    files: list[Path] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    held_out: frozenset[int] | None = None
+    codes: dict[str, list[str]] = field(default_factory=dict)
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def diagnoses(self) -> pa.Table:
+        return tidy(DIAGNOSES)
+
+    def drgs(self) -> pa.Table:
+        return tidy(DRGS)
+
+    def images(self) -> pa.Table:
+        return tidy(IMAGES)
+
+    def documents(self) -> Iterator[pa.RecordBatch]:
+        return iter(())
+
+    def answers(self) -> pa.Table:
+        return tidy(ANSWERS)
 
 
 @dataclass

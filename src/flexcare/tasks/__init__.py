@@ -33,7 +33,7 @@ class Task(Section):
 
     Attributes:
         ask: "icu_admission + 48h", "every hour after 4h", "icu_discharge", "hospital_discharge",
-            "film" (cohort.asks), or "labels" for a MEDS label file.
+            "film" or "answers" (cohort.asks), or "labels" for a MEDS label file.
         label: `rule` (a name of cohort.labels.RULES) and its parameters.
         classes: names of the outputs; empty: the rule finds them in the training split.
         observed: only asked once something was observed in the stay.
@@ -68,8 +68,13 @@ def load_task(name: str) -> Task:
         return check(Task, {"name": path.stem} | read_toml(path), path.name)
     if path.suffix == ".parquet":
         return _of_labels(path)
-    if name not in STANDARD:
-        raise unknown("task", name, STANDARD, "A path of a .toml or a MEDS .parquet works too.")
+    known = [
+        one.name.removesuffix(".toml")
+        for one in files("flexcare.tasks").iterdir()
+        if one.name.endswith(".toml")
+    ]
+    if name not in known:
+        raise unknown("task", name, known, "A path of a .toml or a MEDS .parquet works too.")
     resource = files("flexcare.tasks") / f"{name}.toml"
     return check(Task, {"name": name} | read_toml(Path(str(resource))), f"task {name}")
 
