@@ -1,13 +1,19 @@
 """Splits depend on the seed and the subject alone."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from flexcare.cohort.splits import SHARES, split_of
+from flexcare.config import Preparation, check
+from flexcare.errors import UserError
 from flexcare.files import unit_hash
+from flexcare.preparation import prepare
 from flexcare.schema import SPLITS
-from hospital import Hospital
+from flexcare.store import Store
+from hospital import HEART_RATE, Hospital
 from prepared import Make
 
 
@@ -58,3 +64,46 @@ def test_a_subject_has_one_split_in_every_task_of_a_store(make: Make) -> None:
     assert {s: n.pop() for s, n in splits.items()} == {
         s: SPLITS[split_of(np.array([s]), 0)[0]] for s in range(1, 12)
     }
+
+
+def test_folds_hold_everyone_out_once_and_tune_on_a_ninth_of_the_rest() -> None:
+    subjects = np.arange(20_000)
+    folds = [split_of(subjects, 0, 5, fold) for fold in range(5)]
+    held_out = np.array([fold == SPLITS.index("held_out") for fold in folds])
+    assert (held_out.sum(axis=0) == 1).all()
+    for fold, last in zip(folds, held_out, strict=True):
+        assert abs(last.mean() - 1 / 5) < 0.015
+        assert abs((fold[~last] == SPLITS.index("tuning")).mean() - 1 / 9) < 0.01
+        assert {SPLITS[n] for n in fold} == set(SPLITS)
+    # Who is tuned on is another matter than who is held out.
+    tuned = folds[0] == SPLITS.index("tuning")
+    assert all(abs(tuned[last].mean() - 1 / 9) < 0.02 for last in held_out[1:])
+
+
+def test_folds_move_nobody_when_subjects_join() -> None:
+    few, many = np.array([7, 3, 7]), np.array([7, 3, 7, *range(100, 900)])
+    assert split_of(few, 1, 3, 2).tolist() == split_of(many, 1, 3, 2)[:3].tolist()
+
+
+@pytest.mark.parametrize("settings", [{"folds": 1}, {"folds": 5, "fold": 5}, {"fold": 1}])
+def test_folds_that_cannot_be(settings: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="fold"):
+        check(Preparation, settings, "a test")
+
+
+def test_a_fold_taken_from_another_equals_a_fresh_one(make: Make, tmp_path: Path) -> None:
+    """Centre and scale are those of its own training split."""
+    hospital = Hospital()
+    for subject in range(1, 30):
+        hospital.chart(hospital.patient(subject), 1, HEART_RATE, 60 + subject)
+    fresh = [make(hospital, tasks="phenotyping", folds=5, fold=fold) for fold in (0, 1)]
+    folder, said = hospital.write(tmp_path / "h"), list[str]()
+    for number, reuse in enumerate((None, tmp_path / "s0")):
+        out, settings = tmp_path / f"s{number}", {"film_side": 28, "folds": 5, "fold": number}
+        prepare("mimic-iv", folder, out, tasks="phenotyping", settings=settings, reuse=reuse,
+                say=said.append)  # fmt: skip
+    assert "series: taken from s0" in said
+    taken = Store(tmp_path / "s1").manifest
+    assert taken["scaling"] == fresh[1].manifest["scaling"] != fresh[0].manifest["scaling"]
+    assert taken["content"] == fresh[1].manifest["content"]
+    assert taken["splits"]["held_out"] == "fold 1 of 5"
