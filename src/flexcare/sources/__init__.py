@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 
 from flexcare.sources.mimic_iv import MimicIV
+from flexcare.sources.physionet2012 import Physionet2012
 from flexcare.sources.tables import Source
 
 
@@ -18,10 +19,19 @@ def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Pat
     return MimicIV(path, connection, name="synthetic", **folders)  # type: ignore[arg-type]
 
 
-SOURCES: dict[str, Callable[..., Source]] = {"mimic-iv": MimicIV, "synthetic": _synthetic}
+SOURCES: dict[str, Callable[..., Source]] = {
+    "mimic-iv": MimicIV,
+    "synthetic": _synthetic,
+    "physionet2012": Physionet2012,
+}
 
 # What a source wants otherwise than config.Preparation says.
-DEFAULTS: dict[str, dict[str, Any]] = {"synthetic": {"film_side": 112}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "synthetic": {"film_side": 112},
+    "physionet2012": {"min_age": 0, "one_stay": False},
+}
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
-DEFAULT_TASKS: dict[str, tuple[str, ...]] = {}
+DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
+    "physionet2012": ("p2012_death", "p2012_long_stay", "p2012_survival", "p2012_remaining"),
+}

@@ -249,7 +249,7 @@ class MimicIV:
                 connection, " UNION ALL ".join(raw), variables, clock, self.dropped
             )
 
-    def _charted_tables(self, core: RawFolder, wanted: set[int]) -> list[str]:
+    def _charted_tables(self, core: RawFolder, wanted: set[int | str]) -> list[str]:
         """The tables of icu/ that hold wanted items, by the dictionary where there is one."""
         if core.optional("icu/d_items") is None:
             return ["chartevents"]

@@ -168,7 +168,7 @@ class RawFolder:
 
     def optional(self, name: str) -> Path | None:
         """The file of a table that may be absent."""
-        for ending in (".csv.gz", ".csv"):
+        for ending in (".csv.gz", ".csv", ".txt"):
             path = self.path / (name + ending)
             if path.is_file():
                 return path
