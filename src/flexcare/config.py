@@ -44,6 +44,8 @@ class Preparation(Section):
     hours: Literal["every", "one"] = "every"  # of the hourly tasks, one: by a hash
     stay_after_death: bool = False  # ask for the remaining stay after death, too
     note: Literal["available", "same_admission"] = "available"
+    texts_of: Literal["subject", "admission"] = "subject"  # whose available texts are read
+    max_texts: int = Field(8, ge=1)  # of one sample; the model reads the first pieces of them all
     films_of_minors: bool = False
     drg_classes: Literal["train", "all"] = "train"
     clock: Literal["charttime", "storetime"] = "charttime"  # when a value became visible

@@ -62,6 +62,27 @@ def test_a_report_that_nobody_stored_is_never_available(make: Make) -> None:
     assert store.manifest["dropped"] == {"texts of no known admission or time": 2}
 
 
+def test_texts_of_the_admission_are_none_of_another_one(make: Make) -> None:
+    """For sources that do not tell the order of a subject's admissions."""
+    hospital, _ = charted()
+    hospital.admission(1, 11, -200, -100)
+    for hadm, hours, text in ((11, -150, "earlier"), (10, 5, "own"), ("", 6, "of no admission")):
+        hospital.report(1, hours, text)["hadm_id"] = hadm
+    name = "in_hospital_mortality"
+    assert texts(make(hospital, tasks=name, texts_of="admission"), f"{name}/100") == ["own"]
+    assert len(texts(make(hospital, tasks=name), f"{name}/100")) == 3
+
+
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_a_sample_reads_the_latest_texts_up_to_the_setting(make: Make, most: int) -> None:
+    hospital, _ = charted()
+    for hour in range(12):
+        hospital.report(1, hour, f"number {hour}")
+    store = make(hospital, tasks="in_hospital_mortality", max_texts=most)
+    expected = [f"number {hour}" for hour in range(11, -1, -1)][:most]
+    assert texts(store, "in_hospital_mortality/100") == expected
+
+
 def test_the_paper_reads_the_past_history_of_its_own_admission(make: Make) -> None:
     hospital, _ = charted()
     hospital.admission(1, 11, -200, -100)
@@ -188,6 +209,7 @@ def obvious(
     subjects: NDArray[np.int64],
     last: NDArray[np.int64],
     texts: list[dict[str, Any]],
+    most: int,
     before: NDArray[np.int64] | None,
 ) -> list[list[int]]:
     """View by view: the texts of the subject up to a place, sorted by what is read first."""
@@ -203,7 +225,7 @@ def obvious(
                 or (texts[i]["time"] is not None and texts[i]["time"] < before[number])
             ]
         rows.sort(key=lambda i: (kinds.index(texts[i]["kind"]), -texts[i]["available_at"], i))
-        out.append(rows[: evidence.MAX_TEXTS])
+        out.append(rows[:most])
     return out
 
 
@@ -231,5 +253,6 @@ def test_all_views_at_once_equal_one_view_after_another(
     texts = pa.Table.from_pylist(rows, schema=kind)
     for before in (None, generator.integers(0, 9, 40)):
         times = None if before is None else before.astype("M8[us]")
-        found = evidence._first_texts(order, subjects[order], last, texts, times)
-        assert found.to_pylist() == obvious(order, subjects[order], last, rows, before)
+        for most in (1, 8):
+            found = evidence._first_texts(order, subjects[order], last, texts, most, times)
+            assert found.to_pylist() == obvious(order, subjects[order], last, rows, most, before)

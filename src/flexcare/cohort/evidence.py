@@ -14,7 +14,6 @@ from flexcare.cohort.stays import Mask, column
 from flexcare.features.notes import note_rules
 from flexcare.tasks import Task
 
-MAX_TEXTS = 8  # texts of one sample; the model reads the first 512 pieces of them all
 NEAR_FILM = np.timedelta64(2, "h")  # reports charted this near a film may be the film's own
 VIEWS = 20_000  # lists made at once, so that memory does not grow with their number
 FILM_HOURS = 4  # a film this soon after admission has no series (SPEC 4)
@@ -98,29 +97,49 @@ def _available(asks: Asks, cohort: Cohort, texts: pa.Table) -> pa.ListArray:
     # differs from the paper: its note is written after the outcome.
     if not len(texts):
         return _lists(np.zeros(len(asks), np.int64), np.zeros(0, np.int64))
-    order = np.lexsort((column(texts, "available_at"), column(texts, "subject_id")))
-    subjects = column(texts, "subject_id")[order]
-    last = last_before(subjects, column(texts, "available_at")[order], asks.subject, asks.time)
+    owner, asked = OWNERS[cohort.settings.texts_of](asks, cohort, texts)
+    order = np.lexsort((column(texts, "available_at"), owner))
+    owners, most = owner[order], cohort.settings.max_texts
+    last = last_before(owners, column(texts, "available_at")[order], asked, asks.time)
     if (asks.image >= 0).any():
-        return _first_texts(order, subjects, last, texts, asks.time - NEAR_FILM)
+        return _first_texts(order, owners, last, texts, most, asks.time - NEAR_FILM)
     # Many asks of one patient see the same texts: each distinct view is listed once.
     views = pa.array(last).dictionary_encode()
-    lists = _first_texts(order, subjects, views.dictionary.to_numpy(), texts)
+    lists = _first_texts(order, owners, views.dictionary.to_numpy(), texts, most)
     return lists.take(views.indices)
+
+
+def _subjects(asks: Asks, cohort: Cohort, texts: pa.Table) -> tuple[Rows, Rows]:
+    """Whose each text is, and whose each sample may use: the subject's."""
+    return column(texts, "subject_id"), asks.subject
+
+
+def _admissions(asks: Asks, cohort: Cohort, texts: pa.Table) -> tuple[Rows, Rows]:
+    """The admission's, for a source that does not tell which admission of a subject came first."""
+    of_none = pc.fill_null(texts["hadm_id"], -2).combine_chunks().to_numpy()
+    return of_none, np.append(column(cohort.admissions, "hadm_id"), -1)[asks.admission]
+
+
+OWNERS: dict[str, Callable[[Asks, Cohort, pa.Table], tuple[Rows, Rows]]] = {
+    "subject": _subjects,
+    "admission": _admissions,
+}
 
 
 def _first_texts(
     order: Rows,
-    subjects: NDArray[np.int64],
+    owners: NDArray[np.int64],
     last: Rows,
     texts: pa.Table,
+    most: int,
     charted_before: NDArray[Any] | None = None,
 ) -> pa.ListArray:
-    """What is read first of each view: the texts of a subject up to a place.
+    """What is read first of each view: the texts of an owner up to a place.
 
     Args:
-        order: rows of `texts` by subject and time; subjects: of each of them.
+        order: rows of `texts` by owner and time; owners: of each of them.
         last: (views,) the last place in `order` that is seen; -1: none is.
+        most: texts of one view.
         charted_before: (views,) reports charted later are left out.
     """
     kinds = pc.index_in(texts["kind"], value_set=pa.array(note_rules().parts)).to_numpy()
@@ -129,7 +148,7 @@ def _first_texts(
     place_of = np.argsort(best)
     report = pc.equal(texts["kind"], "radiology_report").to_numpy()
     charted = column(texts, "time")
-    first = np.append(np.searchsorted(subjects, subjects), 0)  # the last entry stands for place -1
+    first = np.append(np.searchsorted(owners, owners), 0)  # the last entry stands for place -1
     lengths, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(last), VIEWS):
         part = slice(start, start + VIEWS)
@@ -141,7 +160,7 @@ def _first_texts(
         # One number a text, by view and then by what is read first.
         ranked = np.sort(view * len(texts) + place_of[seen])
         view = ranked // len(texts)
-        read = np.arange(len(view)) - np.searchsorted(view, view) < MAX_TEXTS
+        read = np.arange(len(view)) - np.searchsorted(view, view) < most
         lengths.append(np.bincount(view[read], minlength=len(last[part])))
         rows.append(best[ranked[read] % len(texts)])
     return _lists(np.concatenate(lengths), np.concatenate(rows))

@@ -39,8 +39,11 @@ class Variable(Section):
     not_testable: tuple[str, ...] = ()  # texts that count as their category and are counted
 
     def score_of_categories(self) -> tuple[float, ...]:
-        """The number each category stands for."""
-        return self.scores or tuple(float(name) for name in self.categories)
+        """The number each category stands for: its place, where its name is no number."""
+        if self.scores:
+            return self.scores
+        numbers = all(_is_number(name) for name in self.categories)
+        return tuple(float(name) if numbers else place for place, name in enumerate(self.categories))
 
     def category_of_texts(self) -> dict[str, int]:
         """Category number of each known text, in lower case."""
@@ -52,6 +55,14 @@ class Variable(Section):
         if self.categories:
             return float(self.categories.index(str(self.normal)))
         return float(self.normal)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from flexcare.sources import eicu
 from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.physionet2012 import Physionet2012
@@ -25,6 +26,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "flat": Flat,
     "synthetic": _synthetic,
     "physionet2012": Physionet2012,
+    "eicu": eicu.only_tables,
 }
 
 # What a source wants otherwise than config.Preparation says.
@@ -32,11 +34,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "flat": {"one_stay": False, "min_age": 0},
     "synthetic": {"film_side": 112},
     "physionet2012": {"min_age": 0, "one_stay": False},
+    # Rows have the offset at which they were entered. A patient's hospital stays have no order, so
+    # none is evidence for another. Texts are short picks from menus.
+    "eicu": {"clock": "storetime", "one_stay": False, "texts_of": "admission", "max_texts": 64},
 }
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
 DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
     "physionet2012": ("p2012_death", "p2012_long_stay", "p2012_survival", "p2012_remaining"),
+    "eicu": (
+        "eicu_death",
+        "eicu_stay_3d",
+        "eicu_stay_7d",
+        "eicu_remaining",
+        "eicu_diagnosis_categories",
+        "eicu_sepsis",
+        "eicu_aki",
+    ),
 }
 
 # Sources whose folder holds task files.
