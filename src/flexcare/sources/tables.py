@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flexcare.errors import UserError, missing_column
 from flexcare.features.variables import VariableSet
@@ -58,6 +60,8 @@ class Source(Protocol):
         variables: the variables file of the package that fits it.
         files: raw files read so far.
         dropped: counts of what was left out, by reason.
+        codes: by variable of codes, the code of each number; filled by `events`.
+        vectors: by variable of embeddings, (rows, width) float32; filled by `events`.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Source(Protocol):
     finding_names: tuple[str, ...]
     files: list[Path]
     dropped: Counter[str]
+    codes: dict[str, list[str]]
+    vectors: dict[str, NDArray[np.float32]]
 
     def subjects(self) -> pa.Table: ...
     def admissions(self) -> pa.Table: ...
