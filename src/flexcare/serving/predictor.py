@@ -192,10 +192,16 @@ class Predictor:
                 series: (hours, variable, value) triples, hours from ICU admission, value in the
                     variable's own unit; of a category its name, a text that means it, or its
                     score. Of equal times the last one wins. Derived variables are derived.
+                    So of every time series by its name.
+                static (by its name): {field: value}, or such triples; of a field the last counts.
+                codes (by its name): codes as texts, or (hours, code) with the hours from which
+                    each was known, or (hours, variable, code).
+                embedding (by its name): numbers (width,) or (vectors, width).
                 film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
                 note: a text, or several, the first is read first. A text is read as it is; of
                     {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
-            hours: the prediction time, from ICU admission; needed with a series.
+            hours: the prediction time, from ICU admission; needed with a series, for others None
+                is 0.
             tasks: None: all of the bundle.
 
         Raises:
