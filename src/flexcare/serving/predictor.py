@@ -18,7 +18,7 @@ from flexcare.errors import UserError, unknown
 from flexcare.evaluation.predictions import predictions_table
 from flexcare.evaluation.stored import present
 from flexcare.loading.loader import Loader, prefetch
-from flexcare.loading.moments import EVIDENCE, Rows, moments_of, together
+from flexcare.loading.moments import Rows, evidence_columns, moments_of, together
 from flexcare.models.flexcare import FlexCare, Output
 from flexcare.schema import SPLITS, TaskInfo
 from flexcare.serving.bundle import Bundle, load_bundle
@@ -103,7 +103,7 @@ def _batches(
         return
     names, samples = list(rows), loader.store.samples
     every = np.concatenate(list(rows.values()))
-    moments = moments_of(samples.select(EVIDENCE).take(pa.array(every)))
+    moments = moments_of(samples.select(evidence_columns(samples)).take(pa.array(every)))
     sizes = np.cumsum([len(own) for own in rows.values()])[:-1]
     table = together(np.split(moments, sizes))
     found = np.column_stack([np.append(rows[n], -1)[table[:, i]] for i, n in enumerate(names)])
@@ -192,10 +192,16 @@ class Predictor:
                 series: (hours, variable, value) triples, hours from ICU admission, value in the
                     variable's own unit; of a category its name, a text that means it, or its
                     score. Of equal times the last one wins. Derived variables are derived.
+                    So of every time series by its name.
+                static (by its name): {field: value}, or such triples; of a field the last counts.
+                codes (by its name): codes as texts, or (hours, code) with the hours from which
+                    each was known, or (hours, variable, code).
+                embedding (by its name): numbers (width,) or (vectors, width).
                 film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
                 note: a text, or several, the first is read first. A text is read as it is; of
                     {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
-            hours: the prediction time, from ICU admission; needed with a series.
+            hours: the prediction time, from ICU admission; needed with a series, for others None
+                is 0.
             tasks: None: all of the bundle.
 
         Raises:
