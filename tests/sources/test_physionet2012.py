@@ -206,11 +206,11 @@ def test_a_changed_archive_is_not_taken_from_an_earlier_store(tmp_path: Path) ->
     folder, said = some2012(tmp_path / "h"), list[str]()
     ready("physionet2012", folder, tmp_path / "s")
     prepare("physionet2012", folder, tmp_path / "s1", reuse=tmp_path / "s", say=said.append)
-    assert "series: taken from s" in said
+    assert "vitals, labs, static: taken from s" in said
     pack(folder / "set-b.tar.gz", {"13.txt": record2012(13, ("01:00", "HR", 99))})
     said.clear()
     prepare("physionet2012", folder, tmp_path / "s2", reuse=tmp_path / "s", say=said.append)
-    assert "series: taken from s" not in said
+    assert "vitals, labs, static: taken from s" not in said
 
 
 def test_the_real_sets(open_data: Path, tmp_path: Path) -> None:
