@@ -10,6 +10,7 @@ from flexcare.sources import eicu
 from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.physionet2012 import Physionet2012
+from flexcare.sources.physionet2019 import Physionet2019
 from flexcare.sources.tables import Source
 
 
@@ -27,6 +28,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "synthetic": _synthetic,
     "physionet2012": Physionet2012,
     "eicu": eicu.only_tables,
+    "physionet2019": Physionet2019,
 }
 
 # What a source wants otherwise than config.Preparation says.
@@ -37,6 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     # Rows have the offset at which they were entered. A patient's hospital stays have no order, so
     # none is evidence for another. Texts are short picks from menus.
     "eicu": {"clock": "storetime", "one_stay": False, "texts_of": "admission", "max_texts": 64},
+    "physionet2019": {"min_age": 0, "one_stay": False},
 }
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
@@ -51,6 +54,7 @@ DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
         "eicu_sepsis",
         "eicu_aki",
     ),
+    "physionet2019": ("p2019_sepsis",),
 }
 
 # Sources whose folder holds task files.
