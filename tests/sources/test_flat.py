@@ -120,6 +120,11 @@ def test_faulty_tables_leave_nothing_behind(folder: Path, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"folder"}
 
 
+def test_folders_that_flat_does_not_read_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no companions(.|\n)*--cxr"):
+        prepare("flat", folder, tmp_path / "s", cxr=folder, say=quiet)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_that_came_later_is_among_the_tables_of_a_moment(
     example: Path, tmp_path: Path, seed: int

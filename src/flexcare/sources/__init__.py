@@ -25,6 +25,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "synthetic": _synthetic,
 }
 
+WITH_COMPANIONS = ("mimic-iv", "synthetic")  # read folders of films, notes, emergency visits
+
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "flat": {"one_stay": False, "min_age": 0},
