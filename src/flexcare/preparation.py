@@ -29,7 +29,7 @@ from flexcare.files import Hashes, refuse_existing, whole, write_json
 from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
-from flexcare.sources import DEFAULTS, SOURCES, WITH_COMPANIONS, asked_of
+from flexcare.sources import DEFAULTS, SOURCES, asked_of, companions_of
 from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
@@ -85,7 +85,7 @@ def prepare(
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
     questions = load_tasks(asked_of(source, Path(path), tasks))
-    companions = _companions(source, {"cxr": cxr, "note": note, "ed": ed})
+    companions = companions_of(source, {"cxr": cxr, "note": note, "ed": ed})
     earlier = earlier_store(Path(reuse) if reuse else None, say)
     unfinished = out.with_name(f".{out.name}.embeddings")
     with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
@@ -132,31 +132,6 @@ def _connected(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
-
-
-def _companions(source: str, given: dict[str, str | Path | None]) -> dict[str, Path]:
-    """The folders of companions that were given, to a source that has some."""
-    out = {name: Path(folder) for name, folder in given.items() if folder}
-    if out and source not in WITH_COMPANIONS:
-        raise UserError(
-            f"source {source} has no companions",
-            found=", ".join(f"--{name}" for name in out),
-            expected="the folder of the source alone",
-            do="Leave these out; only " + " and ".join(WITH_COMPANIONS) + " read them.",
-        )
-    for folder in out.values():
-        _refuse_no_folder(folder)
-    return out
-
-
-def _refuse_no_folder(folder: Path) -> None:
-    """Before the long tables are read, not after."""
-    if not folder.is_dir():
-        raise UserError(
-            f"no folder {folder}",
-            expected="the downloaded data set",
-            do="Check the path; docs/data.md says what goes where.",
-        )
 
 
 class _Preparation(Parts):

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from flexcare.errors import UserError
 from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.tables import Source
@@ -48,3 +49,27 @@ def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequ
         return list(own.values()) if source in OWN_TASKS else DEFAULT_TASKS.get(source)
     names = tasks.split(",") if isinstance(tasks, str) else tasks
     return [own.get(name.strip(), name) for name in names]
+
+
+def companions_of(source: str, given: dict[str, str | Path | None]) -> dict[str, Path]:
+    """The folders of companions that were given, to a source that has some.
+
+    Raises:
+        UserError: one is not there, or the source reads none.
+    """
+    out = {name: Path(folder) for name, folder in given.items() if folder}
+    if out and source not in WITH_COMPANIONS:
+        raise UserError(
+            f"source {source} has no companions",
+            found=", ".join(f"--{name}" for name in out),
+            expected="the folder of the source alone",
+            do="Leave these out; only " + " and ".join(WITH_COMPANIONS) + " read them.",
+        )
+    for folder in out.values():  # before the long tables are read, not after
+        if not folder.is_dir():
+            raise UserError(
+                f"no folder {folder}",
+                expected="the downloaded data set",
+                do="Check the path; docs/data.md says what goes where.",
+            )
+    return out
