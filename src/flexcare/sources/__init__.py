@@ -43,12 +43,23 @@ OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": tasks_of}
 
 def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequence[str] | None:
     """The tasks to load: those named, where a name may be that of a task file in the source's
-    folder; else all such files, or the usual ones of the source (None: of the package)."""
+    folder; else all such files, or the usual ones of the source (None: of the package).
+
+    Raises:
+        UserError: none are named, and a folder that should hold task files has none.
+    """
     own = {Path(task).stem: task for task in OWN_TASKS[source](path)} if source in OWN_TASKS else {}
-    if tasks is None:
-        return list(own.values()) if source in OWN_TASKS else DEFAULT_TASKS.get(source)
-    names = tasks.split(",") if isinstance(tasks, str) else tasks
-    return [own.get(name.strip(), name) for name in names]
+    if tasks is not None:
+        names = tasks.split(",") if isinstance(tasks, str) else tasks
+        return [own.get(name.strip(), name) for name in names]
+    if source in OWN_TASKS and path.is_dir() and not own:
+        raise UserError(
+            "nothing is asked",
+            found=f"no task file in {path / 'tasks'}",
+            expected="a TOML file for each question",
+            do="Write one, as docs/data.md shows, or name tasks with --tasks.",
+        )
+    return list(own.values()) or DEFAULT_TASKS.get(source)
 
 
 def companions_of(source: str, given: dict[str, str | Path | None]) -> dict[str, Path]:
