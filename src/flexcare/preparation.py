@@ -30,7 +30,7 @@ from flexcare.files import Hashes, refuse_existing, whole, write_json
 from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
-from flexcare.sources import DEFAULTS, SOURCES, asked_of
+from flexcare.sources import DEFAULTS, SOURCES, asked_of, companions_of
 from flexcare.store import HAS, modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
@@ -86,9 +86,7 @@ def prepare(
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
     questions = load_tasks(asked_of(source, Path(path), tasks))
-    companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
-    for folder in companions.values():
-        _refuse_no_folder(folder)
+    companions = companions_of(source, {"cxr": cxr, "note": note, "ed": ed})
     earlier = earlier_store(Path(reuse) if reuse else None, say)
     unfinished = out.with_name(f".{out.name}.embeddings")
     with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
@@ -135,16 +133,6 @@ def _connected(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
-
-
-def _refuse_no_folder(folder: Path) -> None:
-    """Before the long tables are read, not after."""
-    if not folder.is_dir():
-        raise UserError(
-            f"no folder {folder}",
-            expected="the downloaded data set",
-            do="Check the path; docs/data.md says what goes where.",
-        )
 
 
 class _Preparation(Parts):

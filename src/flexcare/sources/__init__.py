@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from flexcare.errors import UserError
 from flexcare.sources import eicu
 from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.mimic_iv import MimicIV
@@ -30,6 +31,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "eicu": eicu.only_tables,
     "physionet2019": Physionet2019,
 }
+
+WITH_COMPANIONS = ("mimic-iv", "synthetic")  # read folders of films, notes, emergency visits
 
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -63,9 +66,44 @@ OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": tasks_of}
 
 def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequence[str] | None:
     """The tasks to load: those named, where a name may be that of a task file in the source's
-    folder; else all such files, or the usual ones of the source (None: of the package)."""
+    folder; else all such files, or the usual ones of the source (None: of the package).
+
+    Raises:
+        UserError: none are named, and a folder that should hold task files has none.
+    """
     own = {Path(task).stem: task for task in OWN_TASKS[source](path)} if source in OWN_TASKS else {}
-    if tasks is None:
-        return list(own.values()) if source in OWN_TASKS else DEFAULT_TASKS.get(source)
-    names = tasks.split(",") if isinstance(tasks, str) else tasks
-    return [own.get(name.strip(), name) for name in names]
+    if tasks is not None:
+        names = tasks.split(",") if isinstance(tasks, str) else tasks
+        return [own.get(name.strip(), name) for name in names]
+    if source in OWN_TASKS and path.is_dir() and not own:
+        raise UserError(
+            "nothing is asked",
+            found=f"no task file in {path / 'tasks'}",
+            expected="a TOML file for each question",
+            do="Write one, as docs/data.md shows, or name tasks with --tasks.",
+        )
+    return list(own.values()) or DEFAULT_TASKS.get(source)
+
+
+def companions_of(source: str, given: dict[str, str | Path | None]) -> dict[str, Path]:
+    """The folders of companions that were given, to a source that has some.
+
+    Raises:
+        UserError: one is not there, or the source reads none.
+    """
+    out = {name: Path(folder) for name, folder in given.items() if folder}
+    if out and source not in WITH_COMPANIONS:
+        raise UserError(
+            f"source {source} has no companions",
+            found=", ".join(f"--{name}" for name in out),
+            expected="the folder of the source alone",
+            do="Leave these out; only " + " and ".join(WITH_COMPANIONS) + " read them.",
+        )
+    for folder in out.values():  # before the long tables are read, not after
+        if not folder.is_dir():
+            raise UserError(
+                f"no folder {folder}",
+                expected="the downloaded data set",
+                do="Check the path; docs/data.md says what goes where.",
+            )
+    return out
