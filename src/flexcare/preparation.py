@@ -30,6 +30,7 @@ from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULT_TASKS, DEFAULTS, SOURCES
+from flexcare.sources.tables import FindsVariables
 from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
@@ -157,7 +158,7 @@ class _Preparation(Parts):
         admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
-        variables = read_variables(self._variables_file())
+        variables = self._variables(stays)
         spans, first_seen = self.events(stays, variables, hashes.of)
         series = hashes.beside.submit(self._fit_series, stays, spans, variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
@@ -191,6 +192,24 @@ class _Preparation(Parts):
         scaling = {"series": series.result(), "film": film}
         cohort.counts["samples"] = _counts(samples, film_rows)
         self._write_manifest(preset, samples, modalities, scaling, cohort, hashes)
+
+    def _variables(self, stays: pa.Table) -> VariableSet:
+        """Those of the file, or what a source without a fitting one finds in the training split."""
+        own = not (self.settings.variables or self.source.variables)
+        if not (own and isinstance(self.source, FindsVariables)):
+            return read_variables(self._variables_file())
+        variables = self.source.own_variables(stays.filter(pa.array(self._training(stays))))
+        self.say(
+            f"variables: no file fits; the {len(variables.names)} most frequent codes with numbers"
+            " in the training split, without limits"
+        )
+        return variables
+
+    def _training(self, stays: pa.Table) -> NDArray[np.bool_]:
+        """Which of these stays are of the training split."""
+        who, by = column(stays, "subject_id"), self.settings
+        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
+        return np.asarray(train)
 
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
@@ -244,9 +263,7 @@ class _Preparation(Parts):
         self, stays: pa.Table, spans: NDArray[np.int64], variables: VariableSet
     ) -> dict[str, list[float]]:
         """Centre and scale from the training split alone."""
-        who, by = column(stays, "subject_id"), self.settings
-        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
-        chosen = np.repeat(train, spans[:, 1] - spans[:, 0])
+        chosen = np.repeat(self._training(stays), spans[:, 1] - spans[:, 0])
         seconds, variable, value = (
             np.load(self.folder / "events" / f"{name}.npy", mmap_mode="r")
             for name in ("seconds", "variable", "value")

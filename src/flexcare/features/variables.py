@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from flexcare.errors import UserError
 class Conversion(Section):
     """value * scale + offset, for these items (all if none named) and this range of raw values."""
 
-    items: tuple[int, ...] = ()
+    items: tuple[int | str, ...] = ()
     above: float | None = None
     up_to: float | None = None
     scale: float = 1.0
@@ -28,7 +28,9 @@ class Variable(Section):
     """
 
     unit: str
-    items: tuple[int, ...] = ()
+    modality: str = "series"
+    kind: Literal["time_series", "static", "codes", "embedding"] = "time_series"
+    items: tuple[int | str, ...] = ()
     sum_of: tuple[str, ...] = ()  # derived: sum of the scores of these, at one charting time
     range: tuple[float, float] | None = None  # plausible, after conversion
     normal: float | str

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from flexcare.sources.meds import Meds
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.tables import Source
 
@@ -18,10 +19,22 @@ def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Pat
     return MimicIV(path, connection, name="synthetic", **folders)  # type: ignore[arg-type]
 
 
-SOURCES: dict[str, Callable[..., Source]] = {"mimic-iv": MimicIV, "synthetic": _synthetic}
+SOURCES: dict[str, Callable[..., Source]] = {
+    "mimic-iv": MimicIV,
+    "synthetic": _synthetic,
+    "meds": Meds,
+}
 
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {"synthetic": {"film_side": 112}}
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
-DEFAULT_TASKS: dict[str, tuple[str, ...]] = {}
+DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
+    "meds": (
+        "in_hospital_mortality",
+        "decompensation",
+        "length_of_stay",
+        "phenotyping",
+        "readmission",
+    ),
+}

@@ -240,7 +240,7 @@ class MimicIV:
             " stay_id::VARCHAR AS stay_id, subject_id::VARCHAR AS subject_id, intime, outtime,"
             " round(los * 86400) AS length FROM cohort_stays"
         )
-        wanted = {item for v in variables.variables.values() for item in v.items}
+        wanted = {str(item) for v in variables.variables.values() for item in v.items}
         core = self._core()
         raw = [self._charted(core, name) for name in self._charted_tables(core, wanted)]
         raw.append(self._laboratory(core))
@@ -249,7 +249,7 @@ class MimicIV:
                 connection, " UNION ALL ".join(raw), variables, clock, self.dropped
             )
 
-    def _charted_tables(self, core: RawFolder, wanted: set[int]) -> list[str]:
+    def _charted_tables(self, core: RawFolder, wanted: set[str]) -> list[str]:
         """The tables of icu/ that hold wanted items, by the dictionary where there is one."""
         if core.optional("icu/d_items") is None:
             return ["chartevents"]
@@ -257,7 +257,7 @@ class MimicIV:
         linked = {
             table
             for item, table in zip(*(items[c].to_pylist() for c in items.column_names), strict=True)
-            if item in wanted
+            if str(item) in wanted
         }
         return ["chartevents", *sorted((linked & set(CHARTED)) - {"chartevents"})]
 
