@@ -34,6 +34,7 @@ from flexcare.sources.tables import FindsVariables
 from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
+from flexcare.tasks.aces import asks_aces, label_files
 
 TRAIN = SPLITS.index("train")
 PIECE = 100_000  # samples written at once
@@ -85,7 +86,8 @@ def prepare(
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
-    questions = load_tasks(DEFAULT_TASKS.get(source) if tasks is None else tasks)
+    asked = DEFAULT_TASKS.get(source) if tasks is None else tasks
+    questions = [] if asks_aces(asked) else load_tasks(asked)
     companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
     for folder in companions.values():
         _refuse_no_folder(folder)
@@ -93,6 +95,9 @@ def prepare(
     unfinished = out.with_name(f".{out.name}.embeddings")
     with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
         reader = SOURCES[source](Path(path), connection, **companions)
+        if not questions:
+            shards = getattr(reader, "shards", None)
+            questions = load_tasks(label_files(asked, shards, folder / "spill"))
         work = _Preparation(reader, options, folder, say, unfinished, earlier)
         try:
             work.run(questions, preset, hashes)
@@ -213,7 +218,7 @@ class _Preparation(Parts):
 
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
-        if name.endswith(".toml"):
+        if name.endswith((".toml", ".json")):
             return Path(name)
         path = Path(str(files("flexcare.sources") / f"{name}_variables.toml"))
         if not path.is_file():

@@ -26,7 +26,10 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 
 # What a source wants otherwise than config.Preparation says.
-DEFAULTS: dict[str, dict[str, Any]] = {"synthetic": {"film_side": 112}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "synthetic": {"film_side": 112},
+    "meds": {"one_stay": False},
+}
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
 DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
