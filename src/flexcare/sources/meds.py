@@ -52,11 +52,12 @@ class Meds(FewTables):
             f" WHERE {meaning.structural()} OR {belongs(meaning.diagnosis)}"
         )
         counted = run(
-            "SELECT code, count(number), count(*), count(*) FILTER (subject_id IS NULL) FROM meds"
-            " GROUP BY code"
+            "SELECT code, count(number), count(text), count(*),"
+            " count(*) FILTER (subject_id IS NULL) FROM meds GROUP BY code"
         ).fetchall()
-        self.numbers = {code: count for code, count, _, _ in counted if code is not None}
-        lost = sum(rows if code is None else nobody for code, _, rows, nobody in counted)
+        self.numbers = {code: count for code, count, *_ in counted if code is not None}
+        self.texts = sum(texts for _, _, texts, _, _ in counted)
+        lost = sum(rows if code is None else nobody for code, _, _, rows, nobody in counted)
         if lost:
             self.dropped["rows without subject_id or code"] += lost
 
@@ -133,7 +134,7 @@ class Meds(FewTables):
             f"{self.path} has no numeric values for the variables",
             found=f"{sum(self.numbers.values()):,} numeric values of {len(self.numbers):,} codes",
             expected="numeric_value (older: value) in rows within stays",
-            do="Fill numeric_value, or give --variables with categories, whose texts are read.",
+            do="Fill numeric_value, or text_value and give --variables with categories.",
         )
 
     def _items(self, variables: VariableSet) -> pa.Table:
@@ -186,10 +187,8 @@ class Meds(FewTables):
         los), by subject and time; static codes (without a time) hold from the stay's start."""
         connection = self.connection
         self.files += [shard for shard in self.shards if shard not in self.files]
-        wanted = variables.variables.values()
-        if not any(self.numbers.values()) and not any(
-            v.categories or v.kind in ("codes", "static") for v in wanted
-        ):
+        kinds = {variable.kind for variable in variables.variables.values()}
+        if not (any(self.numbers.values()) or self.texts or kinds & {"codes", "static"}):
             raise self._no_numbers()
         rows = pa.array(range(len(stays)), pa.int32())
         connection.register("cohort_stays", stays.append_column("stay", rows))
