@@ -15,7 +15,7 @@ from flexcare.features.text import HashedNgrams
 from prepared import everything, prepare_there
 
 
-@pytest.mark.parametrize("step", ["read_film", "text_hash", "fit_series", "sha256"])
+@pytest.mark.parametrize("step", ["read_film", "text_hash", "fit_events", "sha256"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
 def test_an_interruption_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
@@ -29,7 +29,7 @@ def test_an_interruption_leaves_nothing(
     monkeypatch.setattr(place, step, stop)
     with pytest.raises(kind):
         prepare_there(folder, folder.parent / "out")
-    embedded = step in ("fit_series", "sha256")
+    embedded = step in ("fit_events", "sha256")
     left = {"h", ".out.embeddings"} if embedded else {"h"}
     assert {p.name for p in folder.parent.iterdir()} == left
 

@@ -81,6 +81,7 @@ class ModelConfig(Section):
     patch: int = Field(16, ge=1)  # side of a film's patches, pixels
     max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
     max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
+    max_facts: int = Field(256, ge=1)  # the last codes or vectors of a longer history are kept
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"

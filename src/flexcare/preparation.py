@@ -22,7 +22,7 @@ from flexcare.cohort.splits import check_folds, describe, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check
 from flexcare.errors import UserError, unknown
-from flexcare.features.scaling import fit_films, fit_series
+from flexcare.features.scaling import WIDTH, fit_films
 from flexcare.features.text import check_encoder
 from flexcare.features.variables import VariableSet, read_variables
 from flexcare.files import Hashes, refuse_existing, whole, write_json
@@ -31,7 +31,7 @@ from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULT_TASKS, DEFAULTS, SOURCES
 from flexcare.sources.tables import FindsVariables
-from flexcare.store import modality_table, narrow, samples_schema, task_table
+from flexcare.store import HAS, modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
 from flexcare.tasks.aces import asks_aces, label_files
@@ -165,7 +165,7 @@ class _Preparation(Parts):
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
         variables = self._variables(stays)
         spans, first_seen = self.events(stays, variables, hashes.of)
-        series = hashes.beside.submit(self._fit_series, stays, spans, variables)
+        fitted = hashes.beside.submit(self.fit, spans[self._training(stays)], variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
         cohort = Cohort(
             subjects=subjects,
@@ -177,6 +177,7 @@ class _Preparation(Parts):
             drgs=self.source.drgs(),
             finding_names=self.source.finding_names,
             first_seen=first_seen,
+            kinds={name: own.kind for name, own in variables.modalities.items()},
             settings=self.settings,
             flow=flow,
             answers=self.source.answers(),
@@ -190,13 +191,16 @@ class _Preparation(Parts):
         film_rows, light, samples = self.write_films(samples, cohort)
         text_rows, text_info = self.write_texts(samples, texts)
         self._write_samples(samples, cohort, spans, film_rows, text_rows)
-        modalities = self._modalities(variables, cohort, text_info)
+        scaling, dropped = fitted.result()
+        self.source.dropped.update(dropped)
+        modalities = self._modalities(variables, scaling, cohort, text_info)
         shown = [film_rows[s.evidence.image[s.split == TRAIN]] for s in samples]
         films = np.unique(np.concatenate(shown))
         film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
-        scaling = {"series": series.result(), "film": film}
-        cohort.counts["samples"] = _counts(samples, film_rows)
-        self._write_manifest(preset, samples, modalities, scaling, cohort, hashes)
+        cohort.counts["samples"] = _counts(samples, cohort, film_rows)
+        self._write_manifest(
+            preset, samples, variables, modalities, scaling | {"film": film}, cohort, hashes
+        )
 
     def _variables(self, stays: pa.Table) -> VariableSet:
         """Those of the file, or what a source without a fitting one finds in the training split."""
@@ -237,7 +241,7 @@ class _Preparation(Parts):
         text_rows: NDArray[np.int64],
     ) -> None:
         """Write samples.parquet, task by task and piece by piece."""
-        schema = narrow(samples_schema(list(GROUPS)))
+        schema = narrow(samples_schema(list(GROUPS), cohort.kinds))
         path = self.folder / "samples.parquet"
         options = {
             "store_schema": False,  # it would have the dictionaries read as such
@@ -248,41 +252,34 @@ class _Preparation(Parts):
             for one in samples:
                 for first in range(0, len(one.asks), PIECE):
                     part = one.where(slice(first, first + PIECE))
-                    columns = to_table(part, cohort) | _evidence(part, spans, film_rows, text_rows)
+                    columns = to_table(part, cohort)
+                    columns |= _evidence(part, cohort, spans, film_rows, text_rows)
                     writer.write_table(pa.table([columns[f.name] for f in schema], schema=schema))
 
     def _modalities(
-        self, variables: VariableSet, cohort: Cohort, text: dict[str, Any]
+        self,
+        variables: VariableSet,
+        scaling: dict[str, Any],
+        cohort: Cohort,
+        text: dict[str, Any],
     ) -> dict[str, ModalityInfo]:
-        """What this store's patients may have."""
-        columns = variables.columns()
-        settings = {"columns": columns, "variables": variables.to_dict()}
-        out = [ModalityInfo("series", "time_series", len(columns), settings)]
+        """What this store's patients may have; codes and embeddings only if there are any."""
+        out = []
+        for name, own in variables.modalities.items():
+            settings = {"columns": own.columns(), "variables": own.to_dict()}
+            if width := WIDTH[own.kind](own, scaling[name]):
+                out.append(ModalityInfo(name, own.kind, width, settings))
         if len(cohort.images):
             out.append(ModalityInfo("film", "image", self.settings.film_side, {}))
         if text:
             out.append(ModalityInfo("note", "text", text["width"], {"encoder": text["encoder"]}))
         return {info.name: info for info in out}
 
-    def _fit_series(
-        self, stays: pa.Table, spans: NDArray[np.int64], variables: VariableSet
-    ) -> dict[str, list[float]]:
-        """Centre and scale from the training split alone."""
-        chosen = np.repeat(self._training(stays), spans[:, 1] - spans[:, 0])
-        seconds, variable, value = (
-            np.load(self.folder / "events" / f"{name}.npy", mmap_mode="r")
-            for name in ("seconds", "variable", "value")
-        )
-        chosen &= seconds >= 0
-        settings = self.settings
-        return fit_series(
-            variable[chosen], value[chosen], variables, settings.scaling, settings.fixed_scale
-        )
-
     def _write_manifest(
         self,
         preset: str,
         samples: list[TaskSamples],
+        variables: VariableSet,
         modalities: dict[str, ModalityInfo],
         scaling: dict[str, Any],
         cohort: Cohort,
@@ -307,6 +304,7 @@ class _Preparation(Parts):
                 for path in sorted(self.source.files)
             },
             "tasks": task_table({s.info.name: s.info for s in samples}),
+            "variables": list(variables.names),
             "modalities": modality_table(modalities),
             "scaling": scaling,
             "cohort_flow": cohort.flow.steps,
@@ -320,11 +318,12 @@ class _Preparation(Parts):
 
 def _evidence(
     part: TaskSamples,
+    cohort: Cohort,
     spans: NDArray[np.int64],
     film_rows: NDArray[np.int64],
     text_rows: NDArray[np.int64],
 ) -> dict[str, pa.Array]:
-    """The columns of store.EVIDENCE."""
+    """The columns of store.EVIDENCE, and which modalities each sample has."""
     seen = part.evidence
     film = film_rows[seen.image]
     span = np.vstack([spans, [0, 0]])[seen.stay]
@@ -337,10 +336,9 @@ def _evidence(
         "series_hours": pa.array(seen.until),
         "film_row": pa.array(film, pa.int32()),
         "text_rows": texts,
-        "has_series": pa.array(seen.stay >= 0),
         "has_film": pa.array(film >= 0),
         "has_note": pc.greater(pc.list_value_length(texts), 0),
-    }
+    } | {HAS + name: pa.array(seen.has[:, i]) for i, name in enumerate(cohort.kinds)}
 
 
 def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
@@ -349,13 +347,15 @@ def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
     return stays.append_column("admittime", times)
 
 
-def _counts(samples: list[TaskSamples], film_rows: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+def _counts(
+    samples: list[TaskSamples], cohort: Cohort, film_rows: NDArray[np.int64]
+) -> dict[str, dict[str, int]]:
     """Samples by task and split, and how many have each modality."""
     out = {}
     for one in samples:
         has = {
             "": np.ones(len(one.asks), bool),
-            " with series": one.evidence.stay >= 0,
+            **{f" with {n}": one.evidence.has[:, i] for i, n in enumerate(cohort.kinds)},
             " with film": film_rows[one.evidence.image] >= 0,
             " with note": np.diff(one.evidence.texts.offsets) > 0,
         }

@@ -26,7 +26,7 @@ from flexcare.features.films import Film
 from flexcare.features.variables import VariableSet
 from flexcare.files import sha256
 from flexcare.sources.tables import Source
-from flexcare.store import EMBEDDING_ARRAYS, EVENT_ARRAYS, Scaled, Store
+from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, Scaled, Store
 
 STAYS_OF_EVENTS = ("spans", "first_seen")  # kept beside the event arrays
 FILMS = "films.parquet"  # of each film the file it was, with its size and time
@@ -141,8 +141,10 @@ class Earlier:
             return None
         if [hash_of(path) for path in files] != list(part["files"].values()):
             return None
-        for name in (*EVENT_ARRAYS, *STAYS_OF_EVENTS):
-            self.link(f"events/{name}.npy", folder)
+        names = [f"events/{name}.npy" for name in (*EVENT_ARRAYS, *STAYS_OF_EVENTS)]
+        content = self.store.manifest["content"]
+        for name in [*names, *(n for n in content if n == CODES or n.startswith(f"{VECTORS}/"))]:
+            self.link(name, folder)
         source.files += [path for path in files if path not in source.files]
         source.dropped.update(part["dropped"])
         return part

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flexcare.errors import UserError
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 BUNDLE_VERSION = 1
 
 Kind = Literal["binary", "multiclass", "multilabel"]
@@ -48,10 +48,12 @@ class ModalityInfo:
     """A named instance of a kind of modality.
 
     Attributes:
-        kind: time_series, image or text (a key of models.encoders.ENCODERS).
-        width: columns of a time series, side in pixels of an image, encoder width of a text.
-        settings: what makes two stores' modality of this name comparable: the columns of the
-            series, the fingerprint of the text encoder.
+        kind: time_series, image, text, static, codes or embedding (a key of
+            models.encoders.ENCODERS).
+        width: columns of a time series or of static fields, side in pixels of an image, encoder
+            width of a text, number of known codes, width of an embedding.
+        settings: what makes two stores' modality of this name comparable: the variables and columns
+            of events, the fingerprint of the text encoder. Known codes lie with the scaling.
     """
 
     name: str

@@ -4,6 +4,8 @@ manifest.json            what, from what, how, how many, hashes
 samples.parquet          one row a sample (schema.SAMPLES), what it has, and its subgroups
 events/*.npy             every kept stay's events once: seconds, available, variable, value; for
                          reuse spans and first_seen of each stay
+codes.json               where there are codes: by variable the code of each number
+vectors/VARIABLE.npy     of an embedding: (vectors, width) float32
 films.npy                (films, side, side) uint8; for reuse films.parquet, the file of each
 texts.parquet            one row a text: kind, section, hash, text
 embeddings/ENCODER/      tokens.npy (pieces, width) float16, spans.npy (texts, 2)
@@ -12,6 +14,7 @@ embeddings/ENCODER/      tokens.npy (pieces, width) float16, spans.npy (texts, 2
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,16 +34,15 @@ from flexcare.schema import SAMPLES, SPLITS, STORE_VERSION, ModalityInfo, TaskIn
 # Columns of samples.parquet after schema.SAMPLES.
 EVIDENCE = pa.schema(
     [
-        ("series_first", pa.int64()),  # row range of the stay's events
+        ("series_first", pa.int64()),  # row range of the stay's events, of every modality
         ("series_stop", pa.int64()),
         ("series_hours", pa.float64()),  # only events up to here count
         ("film_row", pa.int32()),  # of films.npy; -1: none
         ("text_rows", pa.list_(pa.int32())),  # of texts.parquet, the first is read first
-        ("has_series", pa.bool_()),
-        ("has_film", pa.bool_()),
-        ("has_note", pa.bool_()),
     ]
 )
+CODES, VECTORS = "codes.json", "vectors"
+HAS = "has_"  # prefix of the columns that say which modalities a sample has
 GROUP = "group:"  # prefix of the subgroup columns
 EVENT_ARRAYS = {
     "seconds": np.int32,
@@ -198,6 +200,22 @@ class Store:
         return {name: self._array(f"events/{name}.npy") for name in EVENT_ARRAYS}
 
     @cached_property
+    def variables(self) -> list[str]:
+        """Names of the variables of events, in the order of their numbers."""
+        found: list[str] = self.manifest["variables"]
+        return found
+
+    @cached_property
+    def codes(self) -> dict[str, list[str]]:
+        """By variable of codes, the code of each number."""
+        found: dict[str, list[str]] = read_json(self.path / CODES, "the codes of a store")
+        return found
+
+    def vectors(self, variable: str) -> NDArray[np.float32]:
+        """(vectors, width) of a variable of embeddings, memory-mapped."""
+        return self._array(f"{VECTORS}/{variable}.npy")
+
+    @cached_property
     def films(self) -> NDArray[np.uint8]:
         """(films, side, side), memory-mapped."""
         return self._array("films.npy")
@@ -253,10 +271,11 @@ def modality_table(modalities: dict[str, ModalityInfo]) -> dict[str, Any]:
     return {n: {k: v for k, v in asdict(m).items() if k != "name"} for n, m in modalities.items()}
 
 
-def samples_schema(groups: list[str]) -> pa.Schema:
-    """All columns of samples.parquet, with these subgroups."""
+def samples_schema(groups: list[str], events: Iterable[str] = ("series",)) -> pa.Schema:
+    """All columns of samples.parquet, with these subgroups and modalities of events."""
+    has = [pa.field(HAS + name, pa.bool_()) for name in (*events, "film", "note")]
     return pa.schema(
-        [*SAMPLES, *EVIDENCE, *(pa.field(GROUP + name, pa.string()) for name in groups)]
+        [*SAMPLES, *EVIDENCE, *has, *(pa.field(GROUP + name, pa.string()) for name in groups)]
     )
 
 

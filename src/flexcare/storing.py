@@ -1,5 +1,6 @@
 """Writes the parts of a store that a source fills: events, films, texts and their embeddings."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,11 +20,13 @@ from flexcare.cohort.samples import TaskSamples
 from flexcare.cohort.stays import column
 from flexcare.config import Preparation
 from flexcare.embedding import embed
+from flexcare.errors import UserError
 from flexcare.features.films import read_films
 from flexcare.features.notes import note_rules, parts
-from flexcare.features.scaling import brightness
+from flexcare.features.scaling import brightness, fit_events
 from flexcare.features.text import text_encoder, text_hash
-from flexcare.features.variables import VariableSet
+from flexcare.features.variables import SERIES, VariableSet
+from flexcare.files import read_json, write_json
 from flexcare.reuse import (
     FILMS,
     STAYS_OF_EVENTS,
@@ -34,7 +37,7 @@ from flexcare.reuse import (
     recipe,
 )
 from flexcare.sources.tables import Source
-from flexcare.store import EMBEDDING_ARRAYS, EVENT_ARRAYS, GrowingArray
+from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, GrowingArray
 
 Say = Callable[[str], None]
 
@@ -75,17 +78,19 @@ class Parts:
     def events(
         self, stays: pa.Table, variables: VariableSet, hash_of: HashOf
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Write the event arrays, or take them; give what `write_events` gives."""
+        """Write the event arrays and what they refer to, or take them; give what `write_events`
+        gives."""
         made_of = recipe(stays, variables, self.settings.clock)
         taken = self.earlier and self.earlier.events(made_of, self.source, self.folder, hash_of)
         paths = [self.folder / "events" / f"{name}.npy" for name in STAYS_OF_EVENTS]
         if self.earlier and taken:
-            self.say(f"series: taken from {self.earlier.name}")
+            self.say(f"{', '.join(variables.modalities)}: taken from {self.earlier.name}")
             self.parts["events"] = lambda hash_of: taken
             spans, first_seen = map(np.load, paths)
             return spans, first_seen
         before, dropped = len(self.source.files), self.source.dropped.copy()
         found = self.write_events(stays, variables)
+        self._write_meanings(variables)
         for path, array in zip(paths, found, strict=True):
             np.save(path, array)
         files, dropped = self.source.files[before:], self.source.dropped - dropped
@@ -95,10 +100,14 @@ class Parts:
     def write_events(
         self, stays: pa.Table, variables: VariableSet
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Write the event arrays; give each stay's row range and when something was first seen."""
+        """Write the event arrays; give each stay's row range (stays, 2) and the hours until
+        something of each modality was first seen (stays, modalities), NaN: never."""
         columns = stays.select(["stay_id", "subject_id", "intime", "outtime", "los"])
         counts = np.zeros(len(stays), np.int64)
-        first = np.full(len(stays), np.inf)
+        names = list(variables.modalities)
+        first = np.full(len(stays) * len(names), np.inf)
+        modality = np.array([names.index(v.modality) for v in variables.variables.values()])
+        any_time = np.array([v.kind != SERIES for v in variables.variables.values()])
         with ExitStack() as opened:
             arrays = {
                 name: opened.enter_context(
@@ -110,9 +119,10 @@ class Parts:
             def write(events: pa.Table) -> None:
                 found = {name: column(events, name) for name in events.column_names}
                 counts[:] += np.bincount(found["stay"], minlength=len(stays))
-                observed = found["seconds"] >= 0
+                observed = (found["seconds"] >= 0) | any_time[found["variable"]]
                 visible = np.maximum(found["seconds"], found["available"])[observed] / 3600
-                np.minimum.at(first, found["stay"][observed], visible)
+                place = found["stay"] * len(names) + modality[found["variable"]]
+                np.minimum.at(first, place[observed], visible)
                 for name, array in arrays.items():
                     array.append(found[name])
 
@@ -124,9 +134,61 @@ class Parts:
                 written = beside.submit(write, events)
             if written:
                 written.result()
-        self.say(f"series: {counts.sum():,} events of {len(variables.names)} variables")
+        self.say(f"{', '.join(names)}: {counts.sum():,} events of {len(variables.names)} variables")
         stop = np.cumsum(counts)
-        return np.stack([stop - counts, stop], 1), np.where(np.isinf(first), np.nan, first)
+        seen = np.where(np.isinf(first), np.nan, first).reshape(len(stays), len(names))
+        return np.stack([stop - counts, stop], 1), seen
+
+    def _write_meanings(self, variables: VariableSet) -> None:
+        """Write the codes and the vectors that values of events are numbers of."""
+        kinds = {name: variable.kind for name, variable in variables.variables.items()}
+        codes = {name: self.source.codes.get(name, []) for name in kinds if kinds[name] == "codes"}
+        if codes:
+            write_json(self.folder / CODES, codes)
+        for name, vectors in self.source.vectors.items():
+            if kinds.get(name) == "embedding" and len(vectors):
+                if not np.isfinite(vectors).all():
+                    raise UserError(f"vectors of {name} hold values that are not finite")
+                (self.folder / VECTORS).mkdir(exist_ok=True)
+                np.save(self.folder / VECTORS / f"{name}.npy", vectors.astype(np.float32))
+
+    def _meanings(self) -> tuple[dict[str, list[str]], dict[str, NDArray[np.float32]]]:
+        """By variable, the codes and the vectors that values of events are numbers of."""
+        codes = self.folder / CODES
+        vectors = (self.folder / VECTORS).glob("*.npy")
+        return (
+            read_json(codes, "the codes of a store") if codes.is_file() else {},
+            {path.stem: np.load(path, mmap_mode="r") for path in vectors},
+        )
+
+    def fit(
+        self, spans: NDArray[np.int64], variables: VariableSet
+    ) -> tuple[dict[str, dict[str, Any]], Counter[str]]:
+        """What the events of the training split teach (scaling.fit_events), and what that drops.
+
+        Args:
+            spans: (n, 2) rows of the events of its stays.
+        """
+        events = {
+            name: np.load(self.folder / "events" / f"{name}.npy", mmap_mode="r")
+            for name in ("seconds", "variable", "value")
+        }
+        # Where stays begin and end, summed up: 1 within a stay of the training split.
+        edges = np.zeros(len(events["value"]) + 1, np.int8)
+        np.add.at(edges, spans[:, 0], 1)
+        np.add.at(edges, spans[:, 1], -1)
+        training = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+        settings, dropped = self.settings, Counter[str]()
+        scaling = fit_events(
+            events,
+            training,
+            variables,
+            self._meanings(),
+            settings.scaling,
+            settings.fixed_scale,
+            dropped,
+        )
+        return scaling, dropped
 
     def films_there(self, subjects: pa.Table) -> pa.Table:
         """The source's AP films of known subjects whose file exists."""

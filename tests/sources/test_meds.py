@@ -141,7 +141,8 @@ def test_values_are_those_of_the_items_within_the_stay(tmp_path: Path) -> None:
     data.rows = [row for row in data.rows if not row["code"].startswith("LAB")]
     for hours, code, number in (
         (-25, HEART_RATE, 1.0), (-3, HEART_RATE, 2.0), (4, "LAB//220045", 98.4),
-        (48, HEART_RATE, 5.0), (49, HEART_RATE, 6.0), (7, "LAB//2200451//bpm", 7.0), (8, "OTHER//220045", 8.0),
+        (48, HEART_RATE, 5.0), (49, HEART_RATE, 6.0), (7, "LAB//2200451//bpm", 7.0),
+        (8, "OTHER//220045", 8.0),
         (9, "LAB//223761//°F", 98.6), (10, "LAB//223835//UNK", 21.0), (11, HEART_RATE, np.nan),
     ):  # fmt: skip
         data.add(1, hours, code, number)

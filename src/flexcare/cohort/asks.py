@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flexcare.cohort.splits import split_of
 from flexcare.cohort.stays import Flow, Mask, age_at, column
 from flexcare.config import Preparation
 from flexcare.errors import UserError, unknown
+from flexcare.features.variables import SERIES
 from flexcare.files import unit_hash
 from flexcare.sources.tables import ANSWERS, tidy
 from flexcare.tasks import Task
@@ -29,7 +31,9 @@ class Cohort:
 
     Attributes:
         stays: kept stays; all_stays: every stay of the source, with its admission's times.
-        first_seen: (kept stays,) hours until the first observation could be seen; NaN: none.
+        first_seen: (kept stays, modalities) hours until something of each modality of events
+            could be seen; NaN: never.
+        kinds: by modality of events its kind, in the order of `first_seen`.
         answers: what the source says itself; held_out: whom it sets apart, if it does.
     """
 
@@ -42,6 +46,7 @@ class Cohort:
     drgs: pa.Table
     finding_names: tuple[str, ...]
     first_seen: NDArray[np.float64]
+    kinds: dict[str, str]
     settings: Preparation
     flow: Flow
     counts: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +57,15 @@ class Cohort:
         """The split of each of these subjects."""
         by = self.settings
         return split_of(subjects, by.seed, by.folds, by.fold, self.held_out)
+
+    @cached_property
+    def first_observed(self) -> NDArray[np.float64]:
+        """(kept stays,) hours until the first observation: of a series where the source has one,
+        else of any modality of events; NaN: never."""
+        series = [kind == SERIES for kind in self.kinds.values()]
+        chosen = self.first_seen[:, series] if any(series) else self.first_seen
+        first: NDArray[np.float64] = np.fmin.reduce(chosen, axis=1, initial=np.nan)
+        return first
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,7 @@ def every_hour(cohort: Cohort, task: Task, hours: float) -> Asks:
     lived = np.where(np.isnat(death), np.inf, (death - intime) / HOUR)
     after_death = cohort.settings.stay_after_death and task.label.get("rule") == "remaining_stay"
     end = los if after_death else np.minimum(los, lived)
-    first = np.maximum(np.floor(hours) + 1, np.ceil(cohort.first_seen))
+    first = np.maximum(np.floor(hours) + 1, np.ceil(cohort.first_observed))
     count = np.nan_to_num(np.floor(end) - first + 1, nan=0).clip(0).astype(np.int64)
     stay = np.repeat(np.arange(len(los)), count)
     offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
@@ -320,7 +334,7 @@ def asks_of(task: Task, cohort: Cohort) -> Asks:
     unit = f"{task.name} samples"
     cohort.flow.start(unit, len(asks), f"asked: {task.ask}")
     if task.observed:
-        seen = row_or_none(cohort.first_seen, asks.stay) <= asks.hours
+        seen = row_or_none(cohort.first_observed, asks.stay) <= asks.hours
         cohort.flow.step(unit, seen, "nothing observed before the question")
         asks = asks.where(seen)
     if task.adults and not cohort.settings.films_of_minors:

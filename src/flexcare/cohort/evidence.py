@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flexcare.cohort.asks import Asks, Cohort, last_before, row_or_none
 from flexcare.cohort.stays import Mask, column
 from flexcare.features.notes import note_rules
+from flexcare.features.variables import SERIES
 from flexcare.tasks import Task
 
 MAX_TEXTS = 8  # texts of one sample; the model reads the first 512 pieces of them all
@@ -29,12 +30,14 @@ class Evidence:
     Attributes:
         stay: (n,) row of the stay whose events count, -1 for none.
         until: (n,) hours up to which they count.
+        has: (n, modalities) which modalities of events have something visible by then.
         image: (n,) row of the cohort's images, -1 for none.
         texts: n lists of rows of the texts table, the first is read first.
     """
 
     stay: Rows
     until: NDArray[np.float64]
+    has: Mask
     image: Rows
     texts: pa.ListArray
 
@@ -42,22 +45,27 @@ class Evidence:
         """Only these samples."""
         some = isinstance(keep, slice)
         texts = self.texts[keep] if some else self.texts.filter(pa.array(keep))
-        return Evidence(self.stay[keep], self.until[keep], self.image[keep], texts)
+        return Evidence(self.stay[keep], self.until[keep], self.has[keep], self.image[keep], texts)
 
 
 def evidence_of(task: Task, asks: Asks, cohort: Cohort, texts: pa.Table) -> Evidence:
     """What the samples of a task may use."""
-    stay, until = _series(asks, cohort)
-    return Evidence(stay, until, _film(asks, cohort), _texts(task, asks, cohort, texts))
+    stay, until, has = _events(asks, cohort)
+    return Evidence(stay, until, has, _film(asks, cohort), _texts(task, asks, cohort, texts))
 
 
-def _series(asks: Asks, cohort: Cohort) -> tuple[Rows, NDArray[np.float64]]:
-    """The stay up to the prediction time or its end; nobody's before the first observation."""
+def _events(asks: Asks, cohort: Cohort) -> tuple[Rows, NDArray[np.float64], Mask]:
+    """The stay up to the prediction time or its end, and which modalities have been seen by then;
+    nobody's before anything was. A series also needs some time, and of a film some hours."""
     end = row_or_none(column(cohort.stays, "los_hours"), asks.stay)
     until = np.fmin(asks.hours, end)
-    seen = (row_or_none(cohort.first_seen, asks.stay) <= until) & (until > 0)
-    early = (asks.image >= 0) & (asks.hours <= FILM_HOURS)
-    return np.where(seen & ~early, asks.stay, -1), np.where(seen & ~early, until, 0.0)
+    some_time = (until > 0) & ~((asks.image >= 0) & (asks.hours <= FILM_HOURS))
+    has = np.zeros((len(asks), len(cohort.kinds)), bool)
+    for number, kind in enumerate(cohort.kinds.values()):
+        seen = row_or_none(cohort.first_seen[:, number], asks.stay) <= until
+        has[:, number] = seen & (some_time if kind == SERIES else until >= 0)
+    known = has.any(1)
+    return np.where(known, asks.stay, -1), np.where(known, until, 0.0), has
 
 
 def _film(asks: Asks, cohort: Cohort) -> Rows:

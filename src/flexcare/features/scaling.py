@@ -1,12 +1,16 @@
-"""Centre and scale of the training split: numbers of the series, brightness of the films."""
+"""What the training split teaches: centre and scale of numbers, vectors and films, known codes."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexcare.features.variables import VariableSet
+from flexcare.errors import UserError
+from flexcare.features.variables import SERIES, VariableSet, own_numbers
 
+Fit = Callable[[VariableSet, NDArray[Any], NDArray[np.float32]], dict[str, Any]]
 IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution with deviation 1
 
 
@@ -23,6 +27,52 @@ def mean_sd(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 METHODS = {"robust": robust, "mean_sd": mean_sd}
+
+
+def fit_events(
+    events: Mapping[str, NDArray[Any]],
+    training: NDArray[np.bool_],
+    variables: VariableSet,
+    meanings: tuple[Mapping[str, list[str]], Mapping[str, NDArray[np.float32]]],
+    method: str,
+    fixed_scale: dict[str, float],
+    dropped: Counter[str],
+) -> dict[str, dict[str, Any]]:
+    """By modality of events what `fit_series`, `fit_codes` or `fit_vectors` gives.
+
+    Args:
+        events: seconds, variable and value of all events, (n,) each.
+        training: (n,) those of stays of the training split.
+        meanings: by variable, codes by number, and vectors by row.
+        method, fixed_scale: of `fit_series`.
+        dropped: the events of codes that the training split never has are added.
+    """
+    codes, vectors = meanings
+    numeric: Fit = lambda own, variable, value: fit_series(  # noqa: E731
+        variable, value, own, method, fixed_scale
+    )
+    fit: dict[str, Fit] = {
+        SERIES: numeric,
+        "static": numeric,
+        "codes": lambda own, variable, value: fit_codes(variable, value, own, codes),
+        "embedding": lambda own, variable, value: fit_vectors(variable, value, own, vectors),
+    }
+    out = {}
+    for name, own in variables.modalities.items():
+        numbers = own_numbers(own, variables.names)
+        variable = events["variable"] if numbers is None else numbers[events["variable"]]
+        seen = training & (events["seconds"] >= 0) if own.kind == SERIES else training
+        seen = seen if numbers is None else seen & (variable >= 0)
+        out[name] = fit[own.kind](own, variable[seen], events["value"][seen])
+        if own.kind == "codes":
+            known = [code_numbers(codes[n], out[name]["codes"][n]) for n in own.names]
+            unknown = sum(
+                int((found[events["value"][variable == number].astype(np.int64)] < 0).sum())
+                for number, found in enumerate(known)
+            )
+            if unknown:
+                dropped[f"{name}: events of codes never seen in the training split"] += unknown
+    return out
 
 
 def fit_series(
@@ -52,6 +102,77 @@ def fit_series(
         center.append(middle)
         scale.append(fixed_scale.get(name, spread))
     return {"center": center, "scale": scale}
+
+
+def fit_codes(
+    variable: NDArray[Any],
+    value: NDArray[np.float32],
+    variables: VariableSet,
+    codes: Mapping[str, list[str]],
+) -> dict[str, Any]:
+    """The codes that the training split has: {"codes": by variable, sorted}.
+
+    Args:
+        variable, value: (n,) the events of training stays.
+        codes: by variable, the code of each number.
+    """
+    known = {}
+    for number, name in enumerate(variables.names):
+        seen = np.unique(value[variable == number]).astype(np.int64)
+        known[name] = sorted(codes[name][code] for code in seen.tolist())
+    return {"codes": known}
+
+
+def code_numbers(codes: list[str], known: list[str], first: int = 0) -> NDArray[np.int64]:
+    """For each of `codes` its number among the known ones, counted from `first`; -1: unknown."""
+    place = {code: first + number for number, code in enumerate(known)}
+    return np.array([place.get(code, -1) for code in codes], np.int64)
+
+
+def fit_vectors(
+    variable: NDArray[Any],
+    value: NDArray[np.float32],
+    variables: VariableSet,
+    vectors: Mapping[str, NDArray[np.float32]],
+) -> dict[str, Any]:
+    """Mean and deviation of each dimension of the vectors of the training split.
+
+    Args:
+        variable, value: (n,) the events of training stays.
+        vectors: by variable, (rows, width).
+
+    Returns:
+        {"center": [...], "scale": [...]}, one a dimension; empty if there is no vector at all.
+
+    Raises:
+        UserError: vectors of several widths in one modality.
+    """
+    there = [name for name in variables.names if name in vectors]
+    widths = {vectors[name].shape[1] for name in there}
+    if len(widths) > 1:
+        raise UserError(
+            f"vectors of one modality have several widths: {', '.join(there)}",
+            found=", ".join(map(str, sorted(widths))),
+            expected="one width, or a modality for each variable",
+        )
+    used = [np.zeros((0, *widths))] if widths else [np.zeros((0, 0))]
+    for number, name in enumerate(variables.names):
+        rows = np.unique(value[variable == number]).astype(np.int64)
+        used += [vectors[name][rows]] if len(rows) else []
+    every = np.concatenate(used)
+    if not len(every):
+        return {"center": [0.0] * every.shape[1], "scale": [1.0] * every.shape[1]}
+    spread = every.std(0)
+    return {"center": every.mean(0).tolist(), "scale": np.where(spread > 0, spread, 1).tolist()}
+
+
+# By kind of modality, the width that the store names.
+WIDTH: dict[str, Callable[[VariableSet, dict[str, Any]], int]] = {
+    SERIES: lambda own, scaling: len(own.columns()),
+    "static": lambda own, scaling: len(own.columns()),
+    "codes": lambda own, scaling: sum(map(len, scaling["codes"].values())),
+    "embedding": lambda own, scaling: len(scaling["center"]),
+}
 
 
 def brightness(film: NDArray[np.uint8]) -> tuple[int, int]:

@@ -1,14 +1,22 @@
-"""The variables of a time series: items, units, limits, categories, and the columns they become."""
+"""The variables of a source: items, units, limits, categories, modality, and their columns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from flexcare.config import Section, check, read_toml
 from flexcare.errors import UserError
 from flexcare.files import read_json
+
+EventKind = Literal["time_series", "static", "codes", "embedding"]
+SERIES: EventKind = "time_series"
+OTHERS = ("film", "note")  # names of the modalities that do not consist of events
 
 
 class Conversion(Section):
@@ -24,17 +32,20 @@ class Conversion(Section):
 class Variable(Section):
     """One variable of a variables file.
 
+    What an event's value means depends on the kind of its modality: time_series and static: the
+    number, or the category's number; codes: the number of the code among the source's; embedding:
+    the row of the source's vectors.
     A categorical variable's value is the number of its category; `scores` are the numbers that a
     row without text may carry for each category (by default the category's own name as a number).
     """
 
     unit: str
     modality: str = "series"
-    kind: Literal["time_series", "static", "codes", "embedding"] = "time_series"
+    kind: EventKind = SERIES  # of the modality
     items: tuple[int | str, ...] = ()
     sum_of: tuple[str, ...] = ()  # derived: sum of the scores of these, at one charting time
     range: tuple[float, float] | None = None  # plausible, after conversion
-    normal: float | str
+    normal: float | str | None = None  # a time series needs it
     convert: tuple[Conversion, ...] = ()
     categories: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
@@ -42,8 +53,11 @@ class Variable(Section):
     not_testable: tuple[str, ...] = ()  # texts that count as their category and are counted
 
     def score_of_categories(self) -> tuple[float, ...]:
-        """The number each category stands for."""
-        return self.scores or tuple(float(name) for name in self.categories)
+        """The number each category stands for; none where their names are no numbers."""
+        try:
+            return self.scores or tuple(float(name) for name in self.categories)
+        except ValueError:
+            return ()
 
     def category_of_texts(self) -> dict[str, int]:
         """Category number of each known text, in lower case."""
@@ -52,6 +66,8 @@ class Variable(Section):
 
     def normal_value(self) -> float:
         """The value assumed before any was charted: a number, or a category's number."""
+        if self.normal is None:
+            return 0.0
         if self.categories:
             return float(self.categories.index(str(self.normal)))
         return float(self.normal)
@@ -59,9 +75,22 @@ class Variable(Section):
 
 @dataclass(frozen=True)
 class VariableSet:
-    """The variables of one store, in the order of its file."""
+    """The variables of one store, or of one of its modalities, in the order of the file."""
 
     variables: dict[str, Variable]
+
+    @property
+    def kind(self) -> EventKind:
+        """Of the modality, if these are one modality's."""
+        return next(iter(self.variables.values())).kind
+
+    @cached_property
+    def modalities(self) -> dict[str, "VariableSet"]:
+        """The variables of each modality, which are numbered anew (see `own_numbers`)."""
+        out: dict[str, dict[str, Variable]] = {}
+        for name, variable in self.variables.items():
+            out.setdefault(variable.modality, {})[name] = variable
+        return {name: VariableSet(variables) for name, variables in out.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,13 +107,16 @@ class VariableSet:
         return out
 
     def columns(self) -> list[str]:
-        """Names of all columns: values, then one observed mask a variable."""
+        """Names of all columns: values; of a time series then one observed mask a variable.
+
+        Codes and embeddings have a column a variable, which stands for its tokens.
+        """
         names = self.names
         values = [
             names[n] if c is None else f"{names[n]}={self.variables[names[n]].categories[c]}"
             for n, c in self.value_columns()
         ]
-        return values + [f"{name} observed" for name in names]
+        return values + [f"{name} observed" for name in names if self.kind == SERIES]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able settings, from which `variable_set` makes the same set again."""
@@ -92,6 +124,21 @@ class VariableSet:
             name: variable.model_dump(mode="json", exclude_defaults=True)
             for name, variable in self.variables.items()
         }
+
+
+def own_numbers(own: VariableSet, names: Sequence[str]) -> NDArray[np.int64] | None:
+    """For each variable of a store its number within one modality, -1 where it is of another.
+
+    Args:
+        names: of all variables of the store, in the order of their numbers.
+
+    Returns:
+        (len(names),); None if the numbers are the same, as with one modality.
+    """
+    if list(own.names) == list(names):
+        return None
+    place = {name: number for number, name in enumerate(own.names)}
+    return np.array([place.get(name, -1) for name in names], np.int64)
 
 
 def variable_set(tables: dict[str, Any], where: str) -> VariableSet:
@@ -107,13 +154,38 @@ def variable_set(tables: dict[str, Any], where: str) -> VariableSet:
                 found=", ".join(sorted(unknown_parts)),
                 expected="names of variables of the same file",
             )
+        if variable.kind != SERIES:
+            continue
+        if variable.normal is None:
+            raise UserError(
+                f"{where}: {name} has no normal value",
+                expected="the value to assume before any was charted, as every time series needs",
+            )
         if variable.categories and str(variable.normal) not in variable.categories:
             raise UserError(
                 f"{where}: the normal value of {name} is no category",
                 found=str(variable.normal),
                 expected=", ".join(variable.categories),
             )
-    return VariableSet(variables)
+    out = VariableSet(variables)
+    for name, own in out.modalities.items():
+        _check_modality(name, own, where)
+    return out
+
+
+def _check_modality(name: str, own: VariableSet, where: str) -> None:
+    kinds = sorted({variable.kind for variable in own.variables.values()})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{where}: variables of modality {name} are of several kinds",
+            found=", ".join(kinds),
+            expected="one kind a modality",
+        )
+    if name in OTHERS:
+        raise UserError(
+            f"{where}: a modality of variables is called {name}",
+            expected=f"another name than {' and '.join(OTHERS)}",
+        )
 
 
 def read_variables(path: Path) -> VariableSet:

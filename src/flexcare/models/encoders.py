@@ -127,10 +127,54 @@ class Text(Encoder):
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
 
+class Static(Encoder):
+    """One token a field. (n, fields, columns), (n, fields) -> (n, fields, D).
+
+    Which field a token is, its learned vector tells; its columns hold nothing of other fields.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        fields = len(info.settings["variables"])
+        super().__init__((fields, info.width), info.width, config)
+        self.fields = learned(fields, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projected(values, valid) + self.fields[: valid.shape[1]], valid
+
+
+class Codes(Encoder):
+    """One token a code, without an order. (n, L, 2), (n, L) -> (n, L, D).
+
+    The code's learned vector, and a linear function of log(1 + hours since it was first seen).
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, 2), 1, config)
+        self.codes = nn.Embedding(info.width, config.hidden)
+        nn.init.normal_(self.project.weight, std=POSITION_SCALE)  # the code is louder than its age
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        number = torch.where(valid, values[..., 0], 0).long()
+        return self.codes(number) + self.projected(values[..., 1:], valid), valid
+
+
+class Embedding(Encoder):
+    """One token a vector, without an order. (n, L, width), (n, L) -> (n, L, D)."""
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, info.width), info.width, config)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projected(values, valid), valid
+
+
 ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "time_series": TimeSeries,
     "image": Image,
     "text": Text,
+    "static": Static,
+    "codes": Codes,
+    "embedding": Embedding,
 }
 
 

@@ -19,7 +19,7 @@ from flexcare.evaluation.predictions import predictions_table
 from flexcare.evaluation.stored import present
 from flexcare.files import write_json
 from flexcare.loading.loader import Loader, prefetch
-from flexcare.loading.moments import EVIDENCE, Rows, moments_of, together
+from flexcare.loading.moments import Rows, evidence_columns, moments_of, together
 from flexcare.models.flexcare import FlexCare, Output
 from flexcare.schema import SPLITS, TaskInfo
 from flexcare.serving.bundle import Bundle, load_bundle
@@ -104,7 +104,7 @@ def _batches(
         return
     names, samples = list(rows), loader.store.samples
     every = np.concatenate(list(rows.values()))
-    moments = moments_of(samples.select(EVIDENCE).take(pa.array(every)))
+    moments = moments_of(samples.select(evidence_columns(samples)).take(pa.array(every)))
     sizes = np.cumsum([len(own) for own in rows.values()])[:-1]
     table = together(np.split(moments, sizes))
     found = np.column_stack([np.append(rows[n], -1)[table[:, i]] for i, n in enumerate(names)])

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
-from flexcare.features.variables import VariableSet
+from flexcare.features.variables import SERIES, VariableSet
 
-SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin
+SEED_SECONDS = 24 * 3600  # a value this long before admission may seed the first bin of a series
 SORTED = 4_000_000  # rows sorted at once
 LAST_SECOND = 2**31 - 1  # of int32
+PLAIN_TEXT = "lower(trim(raw.text))"
+# Of a code spelling matters.
+CODE_OR_TEXT = "CASE WHEN coded THEN trim(raw.text) ELSE lower(trim(raw.text)) END"
 
 FATES = (
     "kept",
@@ -32,7 +35,7 @@ WITH raw AS ({raw}), named AS (
         coalesce(TRY_CAST(number AS DOUBLE), TRY_CAST(raw.text AS DOUBLE)) AS charted,
         texts.category AS told, coalesce(texts.flagged, false) AS flagged
     FROM raw LEFT JOIN texts ON texts.variable = raw.variable
-        AND texts.text = CASE WHEN categorical THEN lower(trim(raw.text)) END
+        AND texts.text = CASE WHEN categorical THEN {text} END
 ), converted AS (
     SELECT named.*, coalesce(told, scores.category) AS category,
         charted * coalesce(conversions.scale, 1) + coalesce(conversions.shift, 0) AS quantity
@@ -47,7 +50,7 @@ SELECT stay, seconds, stored, variable, place, flagged,
     CASE
         WHEN stay IS NULL THEN 1
         WHEN seconds IS NULL THEN 2
-        WHEN seconds < -{seed} OR seconds > length THEN 3
+        WHEN seconds < earliest OR seconds > length THEN 3
         WHEN {no_clock} THEN 4
         WHEN value IS NULL OR NOT isfinite(value) THEN 5
         WHEN NOT categorical AND (value < low OR value > high) THEN 6
@@ -77,13 +80,17 @@ def tidy_events(
     variables: VariableSet,
     clock: str,
     dropped: Counter[str],
+    codes: dict[str, list[str]] | None = None,
 ) -> Iterator[pa.Table]:
     """Values of variables from raw rows.
 
     Args:
         raw: SQL that selects stay, all of the table `items`, text, number, seconds, stored, length.
+            Of a variable of codes the text is the code; of one of embeddings the number is the row
+            of the source's vectors.
         clock: charttime, or storetime: a value without a store time is then left out.
         dropped: counts of rows left out are added, by reason.
+        codes: by variable of codes, filled with the sorted codes that occur in the cohort's stays.
 
     Yields:
         stay, seconds, available (int32), variable (int16), value (float32), sorted by stay, time
@@ -91,7 +98,13 @@ def tidy_events(
     """
     _register(connection, variables)
     missing = "stored IS NULL" if clock == "storetime" else "false"
-    connection.execute(_VALUES.format(raw=raw, seed=SEED_SECONDS, no_clock=missing))
+    text = PLAIN_TEXT
+    if any(variable.kind == "codes" for variable in variables.variables.values()):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE raw_rows AS {raw}")
+        (codes if codes is not None else {}).update(_number_codes(connection, variables))
+        raw, text = "FROM raw_rows", CODE_OR_TEXT
+    connection.execute(_VALUES.format(raw=raw, text=text, no_clock=missing))
+    connection.execute("DROP TABLE IF EXISTS raw_rows")
     for number, (name, variable) in enumerate(variables.variables.items()):
         if variable.sum_of:
             connection.execute(_sum_sql(variables, number, name))
@@ -110,14 +123,32 @@ def tidy_events(
     step = max(1, SORTED * stays // max(1, rows))
     for first in range(0, stays, step):
         ordered = connection.sql(
-            "SELECT stay::INT AS stay, floor(seconds)::INT AS seconds,"
-            f" least(ceil({visible}), {LAST_SECOND})::INT AS available,"
+            f"SELECT stay::INT AS stay, greatest(floor(seconds), -{LAST_SECOND})::INT AS seconds,"
+            f" greatest(least(ceil({visible}), {LAST_SECOND}), -{LAST_SECOND})::INT AS available,"
             " variable::SMALLINT AS variable, value FROM valued WHERE fate = 0"
             f" AND stay >= {first} AND stay < {first + step}"
             " ORDER BY valued.stay, valued.seconds, stored NULLS FIRST, place, value, variable"
         )
         yield ordered.to_arrow_table()
     connection.execute("DROP TABLE valued")
+
+
+def _number_codes(
+    connection: duckdb.DuckDBPyConnection, variables: VariableSet
+) -> dict[str, list[str]]:
+    """The codes of each variable, sorted; with their numbers they join the table of texts."""
+    connection.execute(
+        "INSERT INTO texts SELECT variable, code,"
+        " row_number() OVER (PARTITION BY variable ORDER BY code) - 1, false FROM"
+        " (SELECT DISTINCT variable, trim(text) AS code FROM raw_rows"
+        " WHERE coded AND stay IS NOT NULL AND trim(text) <> '')"
+    )
+    out = {}
+    for number, (name, variable) in enumerate(variables.variables.items()):
+        if variable.kind == "codes":
+            sql = f"SELECT text FROM texts WHERE variable = {number} ORDER BY category"
+            out[name] = [text for (text,) in connection.sql(sql).fetchall()]
+    return out
 
 
 def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> None:
@@ -128,8 +159,10 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
         low, high = variable.range or (float("-inf"), float("inf"))
         for item in variable.items:
             apply = [c for c in variable.convert if not c.items or item in c.items]
-            kind = bool(variable.categories), bool(apply)
-            items.append((str(item), number, place, *kind, low, high))
+            coded = variable.kind == "codes"
+            kind = coded or bool(variable.categories), coded, bool(apply)
+            earliest = -SEED_SECONDS if variable.kind == SERIES else float("-inf")
+            items.append((str(item), number, place, *kind, low, high, earliest))
             place += 1
             conversions += [
                 (
@@ -153,8 +186,8 @@ def _register(connection: duckdb.DuckDBPyConnection, variables: VariableSet) -> 
     _table(
         connection,
         "items",
-        "itemid VARCHAR, variable SMALLINT, place SMALLINT, categorical BOOL, converts BOOL,"
-        " low FLOAT, high FLOAT",
+        "itemid VARCHAR, variable SMALLINT, place INT, categorical BOOL, coded BOOL,"
+        " converts BOOL, low FLOAT, high FLOAT, earliest DOUBLE",
         items,
     )
     _table(

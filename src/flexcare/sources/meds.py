@@ -138,17 +138,12 @@ class Meds(FewTables):
         )
 
     def _items(self, variables: VariableSet) -> pa.Table:
-        """Which code is which item of which variable, and the variable's kind."""
-        kinds = [variable.kind for variable in variables.variables.values()]
+        """Which code is which item of which variable."""
         found = self._codes_of_items(variables)
-        rows = [(code, item, number, kinds[number]) for code, item, number in found]
         columns = {"code": pa.string(), "itemid": pa.string(), "variable": pa.int16()}
-        columns["kind_of_code"] = pa.string()
-        parts = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return pa.table(
-            [pa.array(p, k) for p, k in zip(parts, columns.values(), strict=True)],
-            names=list(columns),
-        )
+        parts = zip(*found, strict=True) if found else ((), (), ())
+        arrays = [pa.array(part, kind) for part, kind in zip(parts, columns.values(), strict=True)]
+        return pa.table(arrays, names=list(columns))
 
     def subjects(self) -> pa.Table:
         # In the year of the first stay the age is right; later it grows with the year.
@@ -198,13 +193,13 @@ class Meds(FewTables):
         )
         connection.register("meds_items", self._items(variables))
         with reading("of the shards"):
-            yield from tidy_events(connection, _RAW, variables, clock, self.dropped)
+            yield from tidy_events(connection, _RAW, variables, clock, self.dropped, self.codes)
 
 
 # Of a code without a time what follows the item is its text: GENDER//F.
 _RAW = f"""
 SELECT stay, items.*,
-    CASE WHEN kind_of_code = 'codes' THEN meds.code
+    CASE WHEN coded THEN meds.code
         WHEN meds.time IS NULL THEN coalesce(meds.text, substr(meds.code, length(items.itemid) + 3))
         ELSE meds.text END AS text,
     meds.number,
@@ -213,8 +208,8 @@ SELECT stay, items.*,
 FROM meds JOIN meds_items USING (code)
     JOIN items ON items.itemid = meds_items.itemid AND items.variable = meds_items.variable
     LEFT JOIN kept ON kept.subject_id = meds.subject_id AND
-        CASE WHEN meds.time IS NULL THEN kind_of_code <> 'time_series'
-            ELSE meds.time <= outtime AND (kind_of_code <> 'time_series'
+        CASE WHEN meds.time IS NULL THEN earliest < -{SEED_SECONDS}
+            ELSE meds.time <= outtime AND (earliest < -{SEED_SECONDS}
                 OR meds.time >= intime - INTERVAL {SEED_SECONDS} SECOND) END
 """
 

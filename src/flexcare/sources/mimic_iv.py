@@ -246,7 +246,7 @@ class MimicIV:
         raw.append(self._laboratory(core))
         with reading("chartevents or labevents"):
             yield from tidy_events(
-                connection, " UNION ALL ".join(raw), variables, clock, self.dropped
+                connection, " UNION ALL ".join(raw), variables, clock, self.dropped, self.codes
             )
 
     def _charted_tables(self, core: RawFolder, wanted: set[str]) -> list[str]:

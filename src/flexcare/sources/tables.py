@@ -75,8 +75,8 @@ class Source(Protocol):
         dropped: counts of what was left out, by reason.
         held_out: subjects that the data set itself sets apart for the last test, once `subjects`
             was read; None: a hash decides.
-        codes: texts of the codes of each variable of kind codes, by its name.
-        vectors: (rows, width) float32 of each variable of kind embedding, by its name.
+        codes: by variable of codes, the code of each number; filled by `events`.
+        vectors: by variable of embeddings, (rows, width) float32; filled by `events`.
     """
 
     name: str
@@ -175,7 +175,7 @@ class RawFolder:
 
     def optional(self, name: str) -> Path | None:
         """The file of a table that may be absent."""
-        for ending in (".csv.gz", ".csv"):
+        for ending in (".csv.gz", ".csv", ".txt"):
             path = self.path / (name + ending)
             if path.is_file():
                 return path
