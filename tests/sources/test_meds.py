@@ -67,7 +67,7 @@ def test_an_end_belongs_to_the_last_beginning_before_it(tmp_path: Path) -> None:
     stays = source(data.write(tmp_path)).stays()
     assert columns(stays, "intime", "outtime", "last_unit")[1:] == [
         (at(10), at(20), "B"),
-        (at(20), at(30), "D"),
+        (at(20), at(30), "C"),
     ]
     assert stays["outtime"].null_count == 1
 

@@ -76,15 +76,16 @@ FROM meds, (SELECT max(time) AS dataset_end FROM meds)
 WHERE time IS NOT NULL AND subject_id IS NOT NULL AND NOT {{birth}} GROUP BY subject_id
 """
 
-# The admission in which a stay begins, else one that it overlaps, else the stay itself is one.
+# The unit is that of the beginning: in which one a stay ends is not known while it lasts, and may
+# not decide whether it is kept. Its admission is the one in which it begins, else one that it
+# overlaps, else the stay itself is taken as one.
 _STAYS = """
 CREATE OR REPLACE TEMP TABLE meds_stays AS
-WITH stays AS (SELECT *, {stay_number} AS stay_id, {first_unit} AS first_unit,
-        {last_unit} AS last_unit FROM ({stays})),
+WITH stays AS (SELECT *, {stay_number} AS stay_id, {unit} AS unit FROM ({stays})),
     admissions AS (SELECT *, {admission_number} AS hadm_id FROM ({admissions}))
 SELECT stay_id, coalesce(hadm_id, stay_id) AS hadm_id, hadm_id IS NULL AS own, s.subject_id,
     s.start AS intime, s.stop AS outtime, epoch(s.stop - s.start) / 86400 AS los,
-    first_unit, last_unit
+    unit AS first_unit, unit AS last_unit
 FROM stays AS s LEFT JOIN admissions AS a ON a.subject_id = s.subject_id
     AND a.start <= coalesce(s.stop, s.start) AND coalesce(a.stop, s.start) >= s.start
 QUALIFY row_number() OVER (PARTITION BY stay_id
@@ -126,14 +127,13 @@ def find_stays(connection: duckdb.DuckDBPyConnection, codes: Codes) -> None:
         " LEFT JOIN facts USING (subject_id)"
     )
     admissions, stays = _pairs(*codes.admission), _pairs(*codes.stay)
-    units = [rest(entry, name) for entry, name in zip(codes.stay, ("first", "last"), strict=True)]
     choices = (
-        (stays, *units, "stay"),
-        (admissions, "'hospital'", "'hospital'", "admission"),
-        (_RECORDS.format(birth=belongs(codes.birth)), "'record'", "'record'", "stay"),
+        (stays, rest(codes.stay[0], "first"), "stay"),
+        (admissions, "'hospital'", "admission"),
+        (_RECORDS.format(birth=belongs(codes.birth)), "'record'", "stay"),
     )
     there = (c for c in choices if run(f"SELECT 1 FROM ({c[0]}) LIMIT 1").fetchall())
-    chosen, first, last, what = next(there, choices[-1])
+    chosen, unit, what = next(there, choices[-1])
     numbers = {name: _NUMBER.format(what=name) for name in ("stay", "admission")}
     run(
         _STAYS.format(
@@ -141,8 +141,7 @@ def find_stays(connection: duckdb.DuckDBPyConnection, codes: Codes) -> None:
             admissions=admissions,
             stay_number=numbers[what],
             admission_number=numbers["admission"],
-            first_unit=first,
-            last_unit=last,
+            unit=unit,
         )
     )
     said = run(f"SELECT 1 FROM meds_facts WHERE {belongs(codes.died)} LIMIT 1").fetchall()
