@@ -71,7 +71,8 @@ def prepare(
         note: folder of MIMIC-IV-Note.
         ed: folder of MIMIC-IV-ED.
         preset: corrected, paper or authors.
-        tasks: comma-separated names, .toml files or MEDS label files; all seven if absent.
+        tasks: comma-separated names, .toml files, MEDS label files or ACES task files (.yaml); the
+            source's usual ones if absent.
         variables: variables file (.toml) in place of the source's.
         text_encoder: hashed, minilm, or a Hugging Face folder.
         clock: when a value counts as known: when charted, or when stored.
@@ -226,6 +227,7 @@ def predict(
     ed: Path | None = None,
     split: Split | None = None,
     tasks: str | None = None,
+    meds: Path | None = None,
 ) -> None:
     """Predict with a bundle on a store, or on a folder of raw tables.
 
@@ -239,15 +241,18 @@ def predict(
         ed: folder of MIMIC-IV-ED.
         split: only these samples; all if absent.
         tasks: comma-separated; all that both know if absent.
+        meds: folder to write, too: a file a binary task, as meds-evaluation reads it.
     """
     from tempfile import TemporaryDirectory
 
-    from flexcare.evaluation.predictions import write_predictions
+    from flexcare.evaluation.predictions import write_meds, write_predictions
     from flexcare.files import refuse_existing
     from flexcare.preparation import prepare as run
     from flexcare.serving.predictor import load
 
     refuse_existing(out)
+    if meds is not None:
+        refuse_existing(meds, "--meds")
     predictor = load(bundle)
     names = _names(tasks)
     with TemporaryDirectory() as place:
@@ -260,11 +265,13 @@ def predict(
                 note=note,
                 ed=ed,
                 tasks=tasks or ",".join(predictor.tasks),
-                settings=predictor.preparation(),
+                settings=predictor.preparation(source, Path(place)),
             )
         table = predictor.predict_store(path, split=split, tasks=names)
     write_predictions(out, table)
     print(f"predictions: {len(table):,} in {out}")
+    if meds is not None:
+        print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
 
 
 @app.command(name="import-authors", sort_key=7)

@@ -31,9 +31,11 @@ from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULTS, SOURCES, asked_of, companions_of
+from flexcare.sources.tables import FindsVariables
 from flexcare.store import HAS, modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
+from flexcare.tasks.aces import asks_aces, label_files
 
 TRAIN = SPLITS.index("train")
 PIECE = 100_000  # samples written at once
@@ -85,12 +87,16 @@ def prepare(
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
-    questions = load_tasks(asked_of(source, Path(path), tasks))
+    asked = asked_of(source, Path(path), tasks)
+    questions = [] if asks_aces(asked) else load_tasks(asked)
     companions = companions_of(source, {"cxr": cxr, "note": note, "ed": ed})
     earlier = earlier_store(Path(reuse) if reuse else None, say)
     unfinished = out.with_name(f".{out.name}.embeddings")
     with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
         reader = SOURCES[source](Path(path), connection, **companions)
+        if not questions:
+            shards = getattr(reader, "shards", None)
+            questions = load_tasks(label_files(asked, shards, folder / "spill"))
         work = _Preparation(reader, options, folder, say, unfinished, earlier)
         try:
             work.run(questions, preset, hashes)
@@ -146,11 +152,9 @@ class _Preparation(Parts):
         admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
-        variables = read_variables(self._variables_file())
+        variables = self._variables(stays)
         spans, first_seen = self.events(stays, variables, hashes.of)
-        who, by = column(stays, "subject_id"), self.settings
-        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
-        fitted = hashes.beside.submit(self.fit, spans[train], variables)
+        fitted = hashes.beside.submit(self.fit, spans[self._training(stays)], variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
         cohort = Cohort(
             subjects=subjects,
@@ -187,9 +191,27 @@ class _Preparation(Parts):
             preset, samples, variables, modalities, scaling | {"film": film}, cohort, hashes
         )
 
+    def _variables(self, stays: pa.Table) -> VariableSet:
+        """Those of the file, or what a source without a fitting one finds in the training split."""
+        own = not (self.settings.variables or self.source.variables)
+        if not (own and isinstance(self.source, FindsVariables)):
+            return read_variables(self._variables_file())
+        variables = self.source.own_variables(stays.filter(pa.array(self._training(stays))))
+        self.say(
+            f"variables: no file fits; the {len(variables.names)} most frequent codes with numbers"
+            " in the training split, without limits"
+        )
+        return variables
+
+    def _training(self, stays: pa.Table) -> NDArray[np.bool_]:
+        """Which of these stays are of the training split."""
+        who, by = column(stays, "subject_id"), self.settings
+        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
+        return np.asarray(train)
+
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
-        if name.endswith(".toml"):
+        if name.endswith((".toml", ".json")):
             return Path(name)
         path = Path(str(files("flexcare.sources") / f"{name}_variables.toml"))
         if not path.is_file():

@@ -172,6 +172,29 @@ def write_predictions(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
+# What meds-evaluation reads: it refuses other columns, other kinds of tasks and unknown labels.
+MEDS = (
+    "subject_id",
+    "prediction_time",
+    "boolean_value",
+    "predicted_boolean_value",
+    "predicted_boolean_probability",
+)
+
+
+def write_meds(folder: Path, table: pa.Table) -> list[str]:
+    """Write FOLDER/TASK.parquet for each binary task of one model's predictions: the labelled
+    samples, with the columns of meds-evaluation's schema. Gives the names of the tasks."""
+    labelled = table.filter(pc.is_valid(table["boolean_value"]))
+    names = sorted(pc.unique(labelled["task"]).to_pylist())
+    with whole(folder) as temporary:
+        temporary.mkdir()
+        for name in names:
+            rows = labelled.filter(pc.equal(labelled["task"], name)).select(MEDS)
+            pq.write_table(rows, temporary / f"{name}.parquet")
+    return names
+
+
 def read_predictions(path: Path) -> pa.Table:
     """Read and check one; a missing or foreign file is a `UserError`."""
     try:

@@ -17,6 +17,7 @@ from flexcare.batch import Batch
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.predictions import predictions_table
 from flexcare.evaluation.stored import present
+from flexcare.files import write_json
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.loading.moments import Rows, evidence_columns, moments_of, together
 from flexcare.models.flexcare import FlexCare, Output
@@ -163,9 +164,22 @@ class Predictor:
         self.tasks = {info.name: info for info in bundle.tasks}
         self.reader = PatientReader(bundle, text_encoder)
 
-    def preparation(self) -> dict[str, Any]:
-        """How the store was prepared that the bundle was trained on (config.Preparation)."""
-        settings: dict[str, Any] = self.bundle.provenance.get("store", {}).get("settings", {})
+    def preparation(self, source: str, place: Path) -> dict[str, Any]:
+        """How the store was prepared that the bundle was trained on (config.Preparation).
+
+        Args:
+            source: which is to be prepared; if it is the bundle's, its variables are the bundle's,
+                for those that a source found in its training split belong to that split.
+            place: an existing folder, where these are written.
+        """
+        store = self.bundle.provenance.get("store", {})
+        settings: dict[str, Any] = dict(store.get("settings", {}))
+        variables: dict[str, Any] = {}
+        for info in self.bundle.modalities:
+            variables |= info.settings.get("variables", {})
+        if variables and store.get("source") == source:
+            settings["variables"] = str(place / "variables.json")
+            write_json(place / "variables.json", variables)
         return settings
 
     @overload

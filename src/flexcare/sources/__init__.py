@@ -9,6 +9,7 @@ import duckdb
 from flexcare.errors import UserError
 from flexcare.sources import eicu
 from flexcare.sources.flat import Flat, tasks_of
+from flexcare.sources.meds import Meds
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.physionet2012 import Physionet2012
 from flexcare.sources.physionet2019 import Physionet2019
@@ -30,6 +31,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "physionet2012": Physionet2012,
     "eicu": eicu.only_tables,
     "physionet2019": Physionet2019,
+    "meds": Meds,
 }
 
 WITH_COMPANIONS = ("mimic-iv", "synthetic")  # read folders of films, notes, emergency visits
@@ -43,6 +45,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     # none is evidence for another. Texts are short picks from menus.
     "eicu": {"clock": "storetime", "one_stay": False, "texts_of": "admission", "max_texts": 64},
     "physionet2019": {"min_age": 0, "one_stay": False},
+    "meds": {"one_stay": False},
 }
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
@@ -58,6 +61,13 @@ DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
         "eicu_aki",
     ),
     "physionet2019": ("p2019_sepsis",),
+    "meds": (
+        "in_hospital_mortality",
+        "decompensation",
+        "length_of_stay",
+        "phenotyping",
+        "readmission",
+    ),
 }
 
 # Sources whose folder holds task files.
