@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from flexcare.errors import UserError
-from flexcare.sources import eicu
+from flexcare.sources.eicu import EICU
 from flexcare.sources.flat import Flat, tasks_of
 from flexcare.sources.meds import Meds
 from flexcare.sources.mimic_iv import MimicIV
@@ -29,7 +29,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "flat": Flat,
     "synthetic": _synthetic,
     "physionet2012": Physionet2012,
-    "eicu": eicu.only_tables,
+    "eicu": EICU,
     "physionet2019": Physionet2019,
     "meds": Meds,
 }
