@@ -209,6 +209,11 @@ class _Preparation(Parts):
         train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
         return np.asarray(train)
 
+    def _name(self, path: Path) -> str:
+        """A source file's name, with its folder in the source: shards often share a name."""
+        root = self.source.path
+        return str(path.relative_to(root)) if root in path.parents else path.name
+
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
         if name.endswith((".toml", ".json")):
@@ -296,7 +301,7 @@ class _Preparation(Parts):
             "settings": self.settings.model_dump(mode="json"),
             "splits": describe(self.settings, cohort.held_out, len(cohort.subjects)),
             "source_files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
+                self._name(path): {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
                 for path in sorted(self.source.files)
             },
             "tasks": task_table({s.info.name: s.info for s in samples}),

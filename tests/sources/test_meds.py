@@ -14,7 +14,7 @@ from flexcare.errors import UserError
 from flexcare.preparation import prepare
 from flexcare.sources.meds import Meds
 from flexcare.store import Store
-from meds_data import HEART_RATE, PH, START, Dataset, at, events_of, prepared, put, ward
+from meds_data import HEART_RATE, PH, Dataset, at, events_of, prepared, put, ward
 from prepared import answers, quiet
 
 
@@ -330,4 +330,18 @@ def test_rows_without_subject_or_code_are_counted(tmp_path: Path) -> None:
         data.add(2, 50, HEART_RATE, 70.0)[column] = None
     store = prepared(put(tmp_path / "d", data.table()), tmp_path / "s", "phenotyping")
     assert store.manifest["dropped"]["rows without subject_id or code"] == 2
-    assert START.year == 2150
+
+
+def test_an_earlier_store_gives_its_events_while_no_shard_changed(tmp_path: Path) -> None:
+    folder = ward(4).write(tmp_path / "d")
+    prepared(folder, tmp_path / "first", "phenotyping")
+    for name, taken in (("second", True), ("third", False)):
+        said = list[str]()
+        prepare("meds", folder, tmp_path / name, tasks="phenotyping", variables="mimic_iv",
+                reuse=tmp_path / "first", say=said.append)  # fmt: skip
+        assert any("taken from first" in line for line in said) == taken
+        files = Store(tmp_path / name).manifest["source_files"]
+        assert list(files) == ["data/train/0.parquet", "data/train/1.parquet"]
+        data = ward(4)
+        data.add(3, 100, HEART_RATE, 99.0)
+        data.write(folder)

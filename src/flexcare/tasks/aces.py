@@ -100,38 +100,32 @@ def _extractor(path: Path) -> Callable[[Path], pa.Table]:
             expected="the package es-aces",
             do="pip install 'flexcare[aces]'",
         ) from None
-    try:
-        task = config.TaskExtractorConfig.load(path)
-    except Exception as error:  # ACES raises many kinds for a wrong file
-        raise _unusable(path, error) from None
-    missing = [
-        what
-        for what, there in (
-            ("label", task.label_window),
-            ("index_timestamp", task.index_timestamp_window),
-        )
-        if not there
-    ]
+
+    def extract(shard: Path) -> pa.Table:
+        try:
+            task = config.TaskExtractorConfig.load(path)  # anew: a query changes it
+            _check(path, task)
+            where = settings({"path": str(shard), "standard": "meds", "ts_format": None})
+            found = query.query(task, predicates.get_predicates_df(task, where))
+        except UserError:
+            raise
+        except Exception as error:  # ACES raises many kinds for a wrong file
+            raise _unusable(path, error) from None
+        return _as_labels(found.to_arrow() if len(found) else None)
+
+    return extract
+
+
+def _check(path: Path, task: Any) -> None:
+    """Refuse a task that says not what is asked, or not when."""
+    windows = {"label": task.label_window, "index_timestamp": task.index_timestamp_window}
+    missing = [name for name, window in windows.items() if not window]
     if missing:
         raise UserError(
             f"{path.name} is no question with an answer",
             found=f"no window with {' or '.join(missing)}",
             expected="one window with label, and one with index_timestamp (the prediction time)",
         )
-
-    def extract(shard: Path) -> pa.Table:
-        try:
-            found = query.query(
-                task,
-                predicates.get_predicates_df(
-                    task, settings({"path": str(shard), "standard": "meds", "ts_format": None})
-                ),
-            )
-        except Exception as error:
-            raise _unusable(path, error) from None
-        return _as_labels(found.to_arrow() if len(found) else None)
-
-    return extract
 
 
 def _as_labels(found: pa.Table | None) -> pa.Table:
