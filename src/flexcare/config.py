@@ -87,6 +87,7 @@ class ModelConfig(Section):
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"
+    series_history: bool = False  # a bin also says what was seen up to it; off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     experts: int = Field(10, ge=2)
