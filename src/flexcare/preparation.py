@@ -13,12 +13,19 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
-from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
+from flexcare.cohort.samples import (
+    GROUPS,
+    TaskSamples,
+    check_any,
+    count_samples,
+    evidence_table,
+    samples_of,
+    to_table,
+)
 from flexcare.cohort.splits import check_folds, describe, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check
@@ -32,7 +39,7 @@ from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
 from flexcare.sources import DEFAULTS, SOURCES, asked_of, companions_of
 from flexcare.sources.tables import FindsVariables
-from flexcare.store import HAS, modality_table, narrow, samples_schema, task_table
+from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
 from flexcare.tasks.aces import asks_aces, label_files
@@ -186,7 +193,7 @@ class _Preparation(Parts):
         shown = [film_rows[s.evidence.image[s.split == TRAIN]] for s in samples]
         films = np.unique(np.concatenate(shown))
         film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
-        cohort.counts["samples"] = _counts(samples, cohort, film_rows)
+        cohort.counts["samples"] = count_samples(samples, cohort, film_rows)
         self._write_manifest(
             preset, samples, variables, modalities, scaling | {"film": film}, cohort, hashes
         )
@@ -249,7 +256,7 @@ class _Preparation(Parts):
                 for first in range(0, len(one.asks), PIECE):
                     part = one.where(slice(first, first + PIECE))
                     columns = to_table(part, cohort)
-                    columns |= _evidence(part, cohort, spans, film_rows, text_rows)
+                    columns |= evidence_table(part, cohort, spans, film_rows, text_rows)
                     table = pa.table([columns[f.name] for f in schema], schema=schema)
                     for earlier in written:
                         earlier.result()
@@ -317,54 +324,7 @@ class _Preparation(Parts):
         write_json(self.folder / "manifest.json", json.loads(json.dumps(manifest)))
 
 
-def _evidence(
-    part: TaskSamples,
-    cohort: Cohort,
-    spans: NDArray[np.int64],
-    film_rows: NDArray[np.int64],
-    text_rows: NDArray[np.int64],
-) -> dict[str, pa.Array]:
-    """The columns of store.EVIDENCE, and which modalities each sample has."""
-    seen = part.evidence
-    film = film_rows[seen.image]
-    span = np.vstack([spans, [0, 0]])[seen.stay]
-    offsets, used = seen.texts.offsets, seen.texts.flatten().to_numpy()
-    offsets = pc.subtract(offsets, offsets[0])
-    texts = pa.ListArray.from_arrays(offsets, pa.array(text_rows[used], pa.int32()))
-    return {
-        "series_first": pa.array(span[:, 0]),
-        "series_stop": pa.array(span[:, 1]),
-        "series_hours": pa.array(seen.until),
-        "film_row": pa.array(film, pa.int32()),
-        "text_rows": texts,
-        "has_film": pa.array(film >= 0),
-        "has_note": pc.greater(pc.list_value_length(texts), 0),
-    } | {HAS + name: pa.array(seen.has[:, i]) for i, name in enumerate(cohort.kinds)}
-
-
 def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
     place = rows_of(stays["hadm_id"].combine_chunks(), admissions, "hadm_id")
     times = admissions["admittime"].combine_chunks().take(pa.array(place, mask=place < 0))
     return stays.append_column("admittime", times)
-
-
-def _counts(
-    samples: list[TaskSamples], cohort: Cohort, film_rows: NDArray[np.int64]
-) -> dict[str, dict[str, int]]:
-    """Samples by task and split, and how many have each modality."""
-    out = {}
-    for one in samples:
-        has = {
-            "": np.ones(len(one.asks), bool),
-            **{f" with {n}": one.evidence.has[:, i] for i, n in enumerate(cohort.kinds)},
-            " with film": film_rows[one.evidence.image] >= 0,
-            " with note": np.diff(one.evidence.texts.offsets) > 0,
-        }
-        counts = {
-            f"{SPLITS[number]}{name}": int(there[one.split == number].sum())
-            for number in np.unique(one.split)
-            for name, there in has.items()
-        }
-        if counts:
-            out[one.info.name] = dict(sorted(counts.items()))
-    return dict(sorted(out.items()))
