@@ -150,7 +150,7 @@ def train(
     Args:
         store: folder that `prepare` wrote.
         out: run folder.
-        config: TOML with [model], [objective] and [training].
+        config: TOML with network, [model], [objective] and [training].
         tasks: comma-separated; all of the store if absent.
         modalities: comma-separated; all of the store if absent.
         epochs: passes over the samples of every task.

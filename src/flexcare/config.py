@@ -128,6 +128,7 @@ class TrainingConfig(Section):
 class Config(Section):
     """Everything `flexcare train` can be told."""
 
+    network: str = "flexcare"  # or a baseline, trained by the same loop (baselines.networks)
     tasks: tuple[str, ...] | None = None  # None: all of the store
     modalities: tuple[str, ...] | None = None  # None: all of the store
     model: ModelConfig = ModelConfig()

@@ -66,7 +66,8 @@ def _run(path: Path) -> str:
     head = (
         f"run {path} on store {config['store']}\n"
         f"tasks: {', '.join(chosen['tasks'])}\nmodalities: {', '.join(chosen['modalities'])}\n"
-        f"{config['parameters']:,} parameters, schedule {chosen['training']['schedule']}, "
+        f"network {chosen.get('network', 'flexcare')}, {config['parameters']:,} parameters, "
+        f"schedule {chosen['training']['schedule']}, "
         f"seed {chosen['training']['seed']}"
     )
     lines = path / "metrics.jsonl"
@@ -90,7 +91,7 @@ def _bundle(path: Path) -> str:
         tasks.add_row(info.name, info.question, str(info.outputs))
     modalities = ", ".join(f"{m.name} ({m.kind}, width {m.width})" for m in bundle.modalities)
     count = sum(p.numel() for p in bundle.model.parameters())
-    head = f"bundle {path}: {count:,} parameters\nmodalities: {modalities}"
+    head = f"bundle {path}: {bundle.model.name}, {count:,} parameters\nmodalities: {modalities}"
     origin = bundle.provenance.get("store", bundle.provenance)
     told = f"from: {origin.get('source', '?')}, preset {origin.get('preset', '?')}"
     return _text(head, told, tasks, f"next: flexcare predict {path} STORE --out FILE.parquet")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flexcare.baselines import BASELINES
 from flexcare.baselines.majority import labels_of
+from flexcare.baselines.named import BASELINES
 from flexcare.baselines.trees import Known, _renumbered, _shares
 from flexcare.evaluation.evaluate import evaluate_tables
 from flexcare.evaluation.stored import present, stored_predictions

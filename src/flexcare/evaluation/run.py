@@ -10,21 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from flexcare.baselines import BASELINES
+from flexcare.baselines.named import BASELINES
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.evaluate import evaluate_tables
 from flexcare.evaluation.predictions import write_predictions
 from flexcare.evaluation.stored import stored_predictions
 from flexcare.files import read_json, write_json
 from flexcare.loading.loader import Loader
-from flexcare.models.flexcare import FlexCare
 from flexcare.models.fusion import combination_name
 from flexcare.schema import SPLITS
 from flexcare.serving.bundle import Bundle, load_bundle
 from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.store import Store
 
-NETWORK = "flexcare"
 Say = Callable[[str], None]
 
 
@@ -51,9 +49,10 @@ def evaluate(
     run = Path(run)
     config, store = open_run(run)
     bundle = load_bundle(run / "bundle")
-    say(f"{NETWORK}: predicting {split}")
+    network = bundle.model.name
+    say(f"{network}: predicting {split}")
     table, routing = network_predictions(bundle, store, split)
-    tables = {NETWORK: table}
+    tables = {network: table}
     infos = {info.name: info for info in bundle.tasks}
     for name, baseline in BASELINES.items() if baselines else ():
         say(f"{name}: training and predicting {split}")
@@ -90,9 +89,10 @@ def network_predictions(
 
     Returns:
         the table, and {"experts", "combinations", "usage": by task (experts, combinations) the
-        mean gate weight of an expert where the combination is present}.
+        mean gate weight of an expert where the combination is present}; of a network that forms
+        no combinations {}.
     """
-    model: FlexCare = bundle.model
+    model = bundle.model
     names = [info.name for info in bundle.modalities]
     names = [name for name in names if name in store.modalities]
     loader = Loader(store, bundle.scaling, names, model.config)
@@ -106,11 +106,12 @@ def network_predictions(
         for number, task in enumerate(batch.tasks):
             found = probabilities(infos[task], output.logits[task].float())
             answers[task][places[:, number]] = found.cpu().numpy()
-            gates[task] += output.gates[:, number].sum(0).T.cpu().numpy()
-            seen[task] += output.present.sum(0).cpu().numpy()
+            if model.combinations:
+                gates[task] += output.gates[:, number].sum(0).T.cpu().numpy()
+                seen[task] += output.present.sum(0).cpu().numpy()
     usage = {name: (gates[name] / np.maximum(seen[name], 1)).tolist() for name in infos}
     tables = [
-        stored_predictions(store, info, rows[name], answers[name], NETWORK, loader.modalities)
+        stored_predictions(store, info, rows[name], answers[name], model.name, loader.modalities)
         for name, info in infos.items()
     ]
     routing = {
@@ -118,4 +119,4 @@ def network_predictions(
         "combinations": [combination_name(c) for c in model.combinations],
         "usage": usage,
     }
-    return pa.concat_tables(tables), routing
+    return pa.concat_tables(tables), routing if model.combinations else {}

@@ -37,7 +37,7 @@ class DenseFusion(Fusion):
     ) -> tuple[Tensor, Tensor]:
         """As `Fusion.forward`, but z_S is (B, T, S, D): it may differ between tasks."""
         size, first = len(present), 1 + len(combos)
-        placed = [_all_rows(groups, size) for groups in encoded.values()]
+        placed = [all_rows(groups, size) for groups in encoded.values()]
         known = torch.cat(
             [self.stacked(combos, tasks).expand(size, -1, -1)] + [x for x, _ in placed], 1
         )
@@ -65,12 +65,12 @@ class DenseFusion(Fusion):
         return torch.where(shown[:, None] | own, bias, -math.inf)[:, None]
 
 
-def _all_rows(groups: list[Tokens], size: int) -> tuple[Tensor, Tensor]:
+def all_rows(groups: list[Tokens], size: int) -> tuple[Tensor, Tensor]:
     """Tokens (B, L, D) and valid (B, L) of every row; 0 and False where one lacks the modality."""
     longest = max(group.valid.shape[1] for group in groups)
     values = groups[0].values.new_zeros(size, longest, groups[0].values.shape[-1])
     valid = groups[0].valid.new_zeros(size, longest)
     for group in groups:
         values[group.rows, : group.valid.shape[1]] = group.values[group.of]
-        valid[group.rows, : group.valid.shape[1]] = group.valid[group.of]
+        valid[group.rows, : group.valid.shape[1]] = group.known()
     return values, valid

@@ -22,9 +22,16 @@ from flexcare.report.page import write_report
 from flexcare.schema import TaskInfo
 from flexcare.store import Store
 
-NETWORK = "flexcare"
 MODELS = {
     "flexcare": "the network, one for all questions",
+    "gru_d": "a recurrent network whose values and state fade with time, for all questions",
+    "early_fusion": "one plain transformer over all tokens, for all questions",
+    "medfuse": "a vector a modality, read one after the other by an LSTM, for all questions",
+    "modality_dropout": "a vector a modality, some left out while learning, for all questions",
+    "flex_moe": "learned vectors for what is missing, and experts by what is there",
+    "moe_health": "one expert for each set of modalities",
+    "m3h": "one trunk, and attention across the questions",
+    "logistic": "logistic regression on summaries, one for each output",
     "trees": "boosted trees on summaries, one for each output",
     "majority": "the same answer for everybody: how often it was so in training",
 }
@@ -68,8 +75,8 @@ def report(
         companions=_companions(run, split, beside or [], question, store.tasks),
         cohort_flow=_flow(manifest["cohort_flow"]),
         missing=_missing(manifest),
-        combinations=_combinations(result),
-        routing=_routing(result["routing"]),
+        combinations=_combinations(result, _network(chosen)),
+        routing=_routing(result["routing"]) if result["routing"] else None,
         training=[_row(line, task) for line in lines for task in line["tuning"]],
         settings={"training": chosen, "preparation": manifest["settings"]},
         provenance=_provenance(config, manifest, lines),
@@ -123,9 +130,10 @@ def _companions(
     runs = []
     for path, config, result in opened:
         held_out = {
-            name: found["models"][NETWORK]["metrics"]["auroc"]
+            name: found["models"][_network(config["config"])]["metrics"]["auroc"]
             for name, found in result["tasks"].items()
-            if shared[name] > 1 and "auroc" in found["models"].get(NETWORK, {}).get("metrics", {})
+            if shared[name] > 1
+            and "auroc" in found["models"].get(_network(config["config"]), {}).get("metrics", {})
         }
         curve = [
             (line["epoch"] + 1, line["tuning"][task]["primary"])
@@ -164,11 +172,17 @@ def _missing(manifest: dict[str, Any]) -> dict[str, dict[str, float]]:
     return out
 
 
-def _combinations(result: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _network(chosen: dict[str, Any]) -> str:
+    """The name of the network of a run with these settings; earlier runs had but one."""
+    name: str = chosen.get("network", "flexcare")
+    return name
+
+
+def _combinations(result: dict[str, Any], network: str) -> dict[str, dict[str, int]]:
     """Samples of each task by the modalities they have."""
     out: dict[str, dict[str, int]] = {}
     for name, task in result["tasks"].items():
-        groups = task["models"].get(NETWORK, {}).get("combinations", [])
+        groups = task["models"].get(network, {}).get("combinations", [])
         out[name] = {group["group"]: group["samples"] for group in groups}
     return out
 

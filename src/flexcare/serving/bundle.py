@@ -1,7 +1,7 @@
 """A bundle: the folder with all that prediction needs. A checkpoint (to resume) is another thing.
 
 weights.safetensors   every parameter, as trained
-bundle.json           schema version, settings, modalities, tasks, scaling, provenance
+bundle.json           schema version, network, settings, modalities, tasks, scaling, provenance
 """
 
 import json
@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from flexcare.baselines.networks import NETWORKS
 from flexcare.config import ModelConfig, check
-from flexcare.errors import UserError
+from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, sha256, whole, write_json
-from flexcare.models.flexcare import FlexCare
+from flexcare.models.network import Network
 from flexcare.schema import BUNDLE_VERSION, ModalityInfo, TaskInfo, check_version
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "bundle.json"
@@ -34,7 +35,7 @@ class Bundle:
         provenance: where it came from.
     """
 
-    model: FlexCare
+    model: Network
     modalities: tuple[ModalityInfo, ...]
     tasks: tuple[TaskInfo, ...]
     scaling: dict[str, Any]
@@ -42,7 +43,7 @@ class Bundle:
 
 
 def save_bundle(
-    path: Path, model: FlexCare, scaling: dict[str, Any], provenance: dict[str, Any]
+    path: Path, model: Network, scaling: dict[str, Any], provenance: dict[str, Any]
 ) -> None:
     """Write a bundle folder, whole or not at all; one that stands there is replaced.
 
@@ -51,6 +52,7 @@ def save_bundle(
     """
     description: dict[str, Any] = {
         "version": BUNDLE_VERSION,
+        "network": model.name,
         "model": model.config.model_dump(),
         "modalities": [asdict(info) for info in model.modalities],
         "tasks": [asdict(info) for info in model.tasks],
@@ -86,14 +88,17 @@ def load_bundle(path: Path) -> Bundle:
             TaskInfo(**info | {"classes": tuple(info["classes"])}) for info in description["tasks"]
         ]
         scaling, provenance = description["scaling"], description["provenance"]
+        network = description.get("network", "flexcare")  # earlier bundles do not say
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"{DESCRIPTION}: {error}") from None
-    model = FlexCare(config, modalities, tasks)
+    if network not in NETWORKS:
+        raise unknown(f"network of bundle {path}:", str(network), NETWORKS)
+    model = NETWORKS[network](config, modalities, tasks)
     _fill(model, path, description.get("weights_sha256"))
     return Bundle(model.eval(), model.modalities, model.tasks, scaling, provenance)
 
 
-def _fill(model: FlexCare, path: Path, fingerprint: object) -> None:
+def _fill(model: Network, path: Path, fingerprint: object) -> None:
     """Put the weights of the bundle into the model, in the precision they were saved with."""
     file = path / WEIGHTS
     if not file.is_file():

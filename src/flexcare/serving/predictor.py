@@ -20,7 +20,7 @@ from flexcare.evaluation.stored import present
 from flexcare.files import write_json
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.loading.moments import Rows, evidence_columns, moments_of, together
-from flexcare.models.flexcare import FlexCare, Output
+from flexcare.models.network import Network, Output
 from flexcare.schema import SPLITS, TaskInfo
 from flexcare.serving.bundle import Bundle, load_bundle
 from flexcare.serving.matching import Say, shared_modalities, shared_samples
@@ -29,7 +29,6 @@ from flexcare.store import Store
 
 T = TypeVar("T")
 BATCH, MANY = 128, 512  # rows at once; fewer samples than these leave each batch all threads
-NETWORK = "flexcare"  # the model's name in a predictions table
 
 
 def probabilities(info: TaskInfo, logits: torch.Tensor) -> torch.Tensor:
@@ -120,7 +119,7 @@ def _batches(
 
 
 def predict_rows(
-    model: FlexCare, loader: Loader, rows: Mapping[str, Rows]
+    model: Network, loader: Loader, rows: Mapping[str, Rows]
 ) -> dict[str, NDArray[np.float32]]:
     """By task, (rows of the task, outputs) probabilities."""
     infos = {info.name: info for info in model.tasks if info.name in rows}
@@ -245,7 +244,7 @@ class Predictor:
         store: Store | str | Path,
         split: str | None = None,
         tasks: Iterable[str] | None = None,
-        model: str = NETWORK,
+        model: str | None = None,
     ) -> pa.Table:
         """The predictions table (schema.PREDICTIONS) of a store's samples.
 
@@ -255,7 +254,7 @@ class Predictor:
         Args:
             split: None: samples of all splits.
             tasks: None: all that both know.
-            model: its name in the table.
+            model: its name in the table; None: the network's.
 
         Raises:
             UserError: a store that does not fit the bundle, no task in common.
@@ -269,8 +268,9 @@ class Predictor:
         parts = {name: self._samples(store, name, split) for name in names}
         rows = {name: own for name, (own, _) in parts.items()}
         found = predict_rows(self.bundle.model, loader, rows)
+        named = self.bundle.model.name if model is None else model
         tables = [
-            self._table(loader, self.tasks[name], *part, found[name], model)
+            self._table(loader, self.tasks[name], *part, found[name], named)
             for name, part in parts.items()
         ]
         return pa.concat_tables(tables)

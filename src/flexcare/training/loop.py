@@ -18,7 +18,7 @@ from flexcare.config import Config
 from flexcare.errors import UserError
 from flexcare.evaluation.metrics import Undefined, measure_arrays
 from flexcare.loading.loader import Loader, prefetch
-from flexcare.models.flexcare import FlexCare
+from flexcare.models.network import Network
 from flexcare.processes import add_gradients, anyone, total
 from flexcare.schema import TaskInfo
 from flexcare.serving.predictor import outputs_of, probabilities
@@ -47,7 +47,7 @@ class Loop:
     def __init__(
         self,
         fabric: Fabric,
-        model: FlexCare,
+        model: Network,
         loader: Loader,
         plan: Plan,
         tuning: dict[str, NDArray[np.int64]],

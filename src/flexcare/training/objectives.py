@@ -9,7 +9,7 @@ from torch.nn import functional
 from flexcare.batch import Batch
 from flexcare.config import ObjectiveConfig
 from flexcare.errors import unknown
-from flexcare.models.flexcare import Output
+from flexcare.models.network import Output
 from flexcare.processes import mean
 from flexcare.schema import TaskInfo
 
@@ -22,21 +22,25 @@ def objective(
     """Sum over the tasks asked of weight x (task loss + w_d decorrelation + w_b balance).
 
     Returns:
-        Tensors without dimension: "total", "decorrelation", "balance" (both unweighted) and
-        "loss/<task>" for each task of the batch.
+        Tensors without dimension: "total", "loss/<task>" for each task of the batch and, as far
+        as the network has them, "decorrelation" and "balance" (both unweighted).
     """
     by_name = {info.name: info for info in infos}
     weights = task_weights(infos, config)
-    present = output.present[:, None].expand(output.combined_by_task.shape[:-1])
-    parts = {
-        "decorrelation": decorrelation(output.combined_by_task, present, config.decorrelation),
-        "balance": output.balance,
+    parts = {}
+    if output.combinations:
+        present = output.present[:, None].expand(output.combined_by_task.shape[:-1])
+        parts["decorrelation"] = decorrelation(
+            output.combined_by_task, present, config.decorrelation
+        )
+    if output.balance is not None:
+        parts["balance"] = output.balance
+    factors = {
+        "decorrelation": config.decorrelation_weight,
+        "balance": config.balance_weight,
     }
-    shared = (
-        config.decorrelation_weight * parts["decorrelation"]
-        + config.balance_weight * parts["balance"]
-    )
-    total = torch.zeros_like(shared)
+    shared = sum(factors[name] * part for name, part in parts.items())
+    total = torch.zeros((), device=output.logits[batch.tasks[0]].device)
     for task in batch.tasks:
         loss = task_loss(
             by_name[task], output.logits[task], batch.labels[task], batch.label_masks[task]

@@ -12,11 +12,11 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
+from flexcare.baselines.networks import NETWORKS
 from flexcare.config import Config, check
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
-from flexcare.models.flexcare import FlexCare
 from flexcare.presets import read_preset
 from flexcare.store import Store
 from flexcare.training.checkpoint import load_checkpoint
@@ -65,7 +65,7 @@ def train(
     _refuse_empty(rows)
     fabric = _fabric(config)
     torch.manual_seed(config.training.seed)
-    model = FlexCare(
+    model = NETWORKS[config.network](
         config.model,
         [opened.modalities[name] for name in config.modalities or ()],
         [opened.tasks[name] for name in config.tasks or ()],
@@ -115,6 +115,8 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
     config = check(Config, _over(_preset(store), settings), "the settings of train")
+    if config.network not in NETWORKS:
+        raise unknown("network", config.network, NETWORKS)
     weights = config.objective.task_weights
     for kind, asked, there in (
         ("task", config.tasks, store.tasks),
