@@ -5,6 +5,7 @@ reads; it knows binary tasks only, so the other kinds carry columns of our own b
 (`flexcare.schema.PREDICTIONS`). Every model of a run, baselines too, writes this table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,32 @@ def validate(table: pa.Table, where: str) -> pa.Table:
             expected="one row a sample, task and model",
         )
     return table
+
+
+def averaged(tables: Sequence[pa.Table], model: str) -> pa.Table:
+    """The mean of several models' probabilities for the same samples, under a name of its own.
+
+    Raises:
+        ValueError: other samples, or the same in another order.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        if not other["sample_id"].equals(first["sample_id"]):
+            raise ValueError("models that answered different samples have no mean")
+    lists = first["probabilities"].combine_chunks()
+    flat = [pc.list_flatten(table["probabilities"]).to_numpy() for table in tables]
+    mean = np.mean(flat, axis=0, dtype=np.float64).astype(np.float32)
+    probabilities = pa.ListArray.from_arrays(lists.offsets, pa.array(mean))
+    binary = pc.is_valid(first["predicted_boolean_probability"])
+    chance = pc.if_else(binary, pc.list_element(probabilities, 0), None)
+    columns = {
+        "probabilities": probabilities,
+        "predicted_boolean_probability": chance,
+        "predicted_boolean_value": pc.greater_equal(chance, pa.scalar(THRESHOLD, pa.float32())),
+        "model": pa.repeat(pa.scalar(model), len(first)),
+    }
+    arrays = [columns.get(name, first[name]) for name in PREDICTIONS.names]
+    return pa.Table.from_arrays(arrays, schema=PREDICTIONS)
 
 
 def write_predictions(path: Path, table: pa.Table) -> None:

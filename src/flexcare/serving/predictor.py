@@ -1,7 +1,7 @@
 """Ask a bundle: samples of a store, or one patient, -> probabilities."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -245,6 +245,7 @@ class Predictor:
         split: str | None = None,
         tasks: Iterable[str] | None = None,
         model: str | None = None,
+        without: Collection[str] = (),
     ) -> pa.Table:
         """The predictions table (schema.PREDICTIONS) of a store's samples.
 
@@ -255,6 +256,7 @@ class Predictor:
             split: None: samples of all splits.
             tasks: None: all that both know.
             model: its name in the table; None: the network's.
+            without: modalities to be taken as absent from every sample.
 
         Raises:
             UserError: a store that does not fit the bundle, no task in common.
@@ -263,6 +265,7 @@ class Predictor:
         both = [name for name in self.tasks if name in store.tasks]
         names = self._asked(tasks, both)
         modalities = shared_modalities(self.bundle, store, self.say)
+        modalities = [name for name in modalities if name not in without]
         loader = Loader(store, self.bundle.scaling, modalities, self.bundle.model.config)
         # Every task is checked before the first one is answered.
         parts = {name: self._samples(store, name, split) for name in names}
