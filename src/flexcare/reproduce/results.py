@@ -67,7 +67,7 @@ class Outcome:
         return [
             *((name, found, [name]) for name, found in self.scores.items()),
             *((f"{first} minus {n}", self.differences(n), [first, n]) for n in others),
-            *((f"{first} with {n} only", found, [first]) for n, found in self.subsets.items()),
+            *((f"{first}, {n}", found, [first]) for n, found in self.subsets.items()),
         ]
 
     def entries(self) -> list[dict[str, Any]]:

@@ -96,8 +96,8 @@ def _outcome(wanted: Protocol, path: Path, split: str, work: Work) -> Outcome:
         tables[name] = _pooled(work, name, split)
         minutes[name] = round(work.seconds / 60, 1)
     subsets = {
-        " + ".join(subset): _pooled(work, wanted.first, split, without)
-        for subset, without in _subsets(work, wanted).items()
+        told: _pooled(work, wanted.first, split, without)
+        for told, without in _subsets(work, wanted).items()
     }
     any_model = next(iter(tables))
     tasks = _tasks(work, wanted.models[any_model], tables[any_model])
@@ -153,19 +153,20 @@ def _tasks(work: Work, model: Model, answered: pa.Table) -> dict[str, TaskInfo]:
     return {name: info for name, info in tasks.items() if len(cases(answered, info).sample_ids)}
 
 
-def _subsets(work: Work, wanted: Protocol) -> dict[Without, Without]:
-    """Sets of modalities that the first model is tried with, and what each leaves out."""
+def _subsets(work: Work, wanted: Protocol) -> dict[str, Without]:
+    """The sets of modalities that the first model is tried with, as what each leaves out."""
     if not wanted.every_subset or wanted.first not in wanted.models:
         return {}
     model = wanted.models[wanted.first]
     chosen = model.settings.modalities or wanted.settings.modalities
     names = tuple(chosen or work.store(model, work.folds[0]).modalities)
     sizes = range(1, len(names)) if len(names) <= MANY else (1, len(names) - 1)
-    return {
-        subset: tuple(name for name in names if name not in subset)
-        for size in sizes
-        for subset in combinations(names, size)
-    }
+    out = {}
+    for subset in (one for size in sizes for one in combinations(names, size)):
+        without = tuple(name for name in names if name not in subset)
+        short = len(without) == 1 < len(subset)
+        out[f"without {without[0]}" if short else f"{' + '.join(subset)} only"] = without
+    return out
 
 
 def _thresholds(work: Work, wanted: Protocol, tasks: dict[str, TaskInfo]) -> dict[str, float]:

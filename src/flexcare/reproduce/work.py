@@ -38,6 +38,7 @@ from flexcare.store import Store
 from flexcare.training.folder import CHECKPOINT
 from flexcare.training.run import train
 
+WORTH_SAYING = 0.5  # seconds
 Say = Callable[[str], None]
 Fold = tuple[int, int]  # repeat, fold
 
@@ -209,7 +210,8 @@ class Work:
                 took = time.monotonic() - started - within
                 known[name] = round(known.get(name, 0.0) + took, 3)
                 write_json(self.out / "seconds.json", known)
-                self.say(f"{name}: {took:.0f} s")
+                if took > WORTH_SAYING:
+                    self.say(f"{name}: {took:.0f} s")
 
     def _known_seconds(self) -> dict[str, float]:
         path = self.out / "seconds.json"
