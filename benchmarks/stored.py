@@ -52,6 +52,7 @@ def write_store(
         "artefact": "store", "schema_version": STORE_VERSION, "source": "random",
         "preset": "corrected", "settings": {}, "source_files": {},
         "tasks": task_table({info.name: info for info in infos}),
+        "variables": list(variables.names),
         "modalities": modality_table({info.name: info for info in modalities}),
         "scaling": {"series": {"center": [0.0] * count, "scale": [1.0] * count},
                     "film": {"mean": 0.5, "sd": 0.3}},

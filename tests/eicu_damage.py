@@ -82,9 +82,10 @@ def damaged(folder: Path, out: Path, seed: int) -> dict[int, datetime]:
             raw, key = f"read_csv('{path}', all_varchar = true)", "patientunitstayid"
             _write(connection, raw, target, GZIP, seed, available, change, key, name != "patient")
         for path in sorted((folder / "hourly").rglob("*.parquet")):
-            change = "label = NOT label" if path.stem == "outc" else "hr = 200 - hr, crea = 3"
-            _write(connection, f"read_parquet('{path}')", out / path.relative_to(folder),
-                   "FORMAT parquet", seed, "time / 60 + 60", change, "stay_id")  # fmt: skip
+            answer, target = path.stem == "outc", out / path.relative_to(folder)
+            change = "label = NOT label" if answer else "hr = 200 - hr, crea = 3"
+            _write(connection, f"read_parquet('{path}')", target, "FORMAT parquet", seed,
+                   "time / 60 + 60", change, "stay_id", not answer)  # fmt: skip
         rows = connection.sql("FROM moments").fetchall()
     return {int(p.split("-")[0]) * 10**9 + int(p.split("-")[1]): at for p, at in rows}
 

@@ -64,14 +64,15 @@ def prepare(
     """Turn raw tables into a store: cohort, questions, answers, features.
 
     Args:
-        source: mimic-iv or synthetic.
+        source: mimic-iv, eicu, physionet2012, physionet2019, meds, flat or synthetic.
         path: folder of the source.
         out: store to write.
         cxr: folder of MIMIC-CXR-JPG.
         note: folder of MIMIC-IV-Note.
         ed: folder of MIMIC-IV-ED.
         preset: corrected, paper or authors.
-        tasks: comma-separated names, .toml files or MEDS label files; all seven if absent.
+        tasks: comma-separated names, .toml files, MEDS label files or ACES task files (.yaml); the
+            source's usual ones if absent.
         variables: variables file (.toml) in place of the source's.
         text_encoder: hashed, minilm, or a Hugging Face folder.
         clock: when a value counts as known: when charted, or when stored.
@@ -213,6 +214,34 @@ def report(
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 
+@app.command(sort_key=5)
+def reproduce(
+    protocol: Path,
+    /,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    results: Path | None = None,
+    split: Split = "held_out",
+    models: str | None = None,
+) -> None:
+    """Run a protocol from raw data to its table of results.
+
+    Args:
+        protocol: TOML file, such as those in runs/.
+        data: folder that holds the data sets; $FLEXCARE_OPEN_DATA if absent.
+        out: folder to work in, where the same command goes on; reproduced/NAME if absent.
+        results: folder of results.json and results.md; docs/ beside the protocol's folder.
+        split: another than held_out is for development; its results stay in --out.
+        models: comma-separated; some of the protocol's, whose results stay in --out.
+    """
+    from flexcare.reproduce import reproduce as run
+
+    chosen = _names(models)
+    page = run(protocol, data=data, out=out, results=results, split=split, models=chosen)
+    print(f"results: {page}")
+
+
 @app.command(sort_key=6)
 def predict(
     bundle: Path,
@@ -226,6 +255,7 @@ def predict(
     ed: Path | None = None,
     split: Split | None = None,
     tasks: str | None = None,
+    meds: Path | None = None,
 ) -> None:
     """Predict with a bundle on a store, or on a folder of raw tables.
 
@@ -233,21 +263,24 @@ def predict(
         bundle: folder with weights.safetensors and bundle.json.
         path: store that `prepare` wrote; with --source a folder of raw tables.
         out: predictions table to write (Parquet, MEDS columns).
-        source: mimic-iv or synthetic; the folder is prepared as the bundle's store was.
+        source: a name as in prepare; the folder is prepared as the bundle's store was.
         cxr: folder of MIMIC-CXR-JPG.
         note: folder of MIMIC-IV-Note.
         ed: folder of MIMIC-IV-ED.
         split: only these samples; all if absent.
         tasks: comma-separated; all that both know if absent.
+        meds: folder to write, too: a file a binary task, as meds-evaluation reads it.
     """
     from tempfile import TemporaryDirectory
 
-    from flexcare.evaluation.predictions import write_predictions
+    from flexcare.evaluation.predictions import write_meds, write_predictions
     from flexcare.files import refuse_existing
     from flexcare.preparation import prepare as run
     from flexcare.serving.predictor import load
 
     refuse_existing(out)
+    if meds is not None:
+        refuse_existing(meds, "--meds")
     predictor = load(bundle)
     names = _names(tasks)
     with TemporaryDirectory() as place:
@@ -260,11 +293,13 @@ def predict(
                 note=note,
                 ed=ed,
                 tasks=tasks or ",".join(predictor.tasks),
-                settings=predictor.preparation(),
+                settings=predictor.preparation(source, Path(place)),
             )
         table = predictor.predict_store(path, split=split, tasks=names)
     write_predictions(out, table)
     print(f"predictions: {len(table):,} in {out}")
+    if meds is not None:
+        print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
 
 
 @app.command(name="import-authors", sort_key=7)

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -83,9 +83,11 @@ class ModelConfig(Section):
     patch: int = Field(16, ge=1)  # side of a film's patches, pixels
     max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
     max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
+    max_facts: int = Field(256, ge=1)  # the last codes or vectors of a longer history are kept
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"
+    series_history: bool = False  # a bin also says what was seen up to it; off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     experts: int = Field(10, ge=2)
@@ -164,12 +166,24 @@ def check(kind: type[S], values: dict[str, Any], where: str) -> S:
         ) from None
 
 
+def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which `above` wins, table by table."""
+    tables = {k for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | {key: over(below[key], above[key]) for key in tables}
+
+
 def _paths(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted paths of all settings of a section."""
+    """Dotted paths of all settings of a section; NAME is whatever one likes."""
     out = []
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            out += _paths(field.annotation, f"{prefix}{name}.")
+        inner = [one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one)]
+        if inner:
+            named = "" if inner[0] is field.annotation else "NAME."
+            out += _paths(inner[0], f"{prefix}{name}.{named}")
         else:
             out.append(prefix + name)
     return out
+
+
+def _is_table(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -13,12 +13,19 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flexcare.cohort.asks import Cohort, rows_of
-from flexcare.cohort.samples import GROUPS, TaskSamples, check_any, samples_of, to_table
+from flexcare.cohort.samples import (
+    GROUPS,
+    TaskSamples,
+    check_any,
+    count_samples,
+    evidence_table,
+    samples_of,
+    to_table,
+)
 from flexcare.cohort.splits import check_folds, describe, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check
@@ -30,10 +37,12 @@ from flexcare.files import Hashes, refuse_existing, whole, write_json
 from flexcare.presets import read_preset
 from flexcare.reuse import FILMS, earlier_store
 from flexcare.schema import SPLITS, STORE_VERSION, ModalityInfo
-from flexcare.sources import DEFAULTS, SOURCES, asked_of
-from flexcare.store import HAS, modality_table, narrow, samples_schema, task_table
+from flexcare.sources import DEFAULTS, SOURCES, asked_of, companions_of
+from flexcare.sources.tables import FindsVariables
+from flexcare.store import modality_table, narrow, samples_schema, task_table
 from flexcare.storing import Parts, Say
 from flexcare.tasks import Task, load_tasks
+from flexcare.tasks.aces import asks_aces, label_files
 
 TRAIN = SPLITS.index("train")
 PIECE = 100_000  # samples written at once
@@ -85,14 +94,16 @@ def prepare(
     given = {"variables": variables, "text_encoder": text_encoder, "clock": clock}
     named = {name: str(value) for name, value in given.items() if value is not None}
     options = _options(source, preset, (settings or {}) | named, say)
-    questions = load_tasks(asked_of(source, Path(path), tasks))
-    companions = {k: Path(v) for k, v in {"cxr": cxr, "note": note, "ed": ed}.items() if v}
-    for folder in companions.values():
-        _refuse_no_folder(folder)
+    asked = asked_of(source, Path(path), tasks)
+    questions = [] if asks_aces(asked) else load_tasks(asked)
+    companions = companions_of(source, {"cxr": cxr, "note": note, "ed": ed})
     earlier = earlier_store(Path(reuse) if reuse else None, say)
     unfinished = out.with_name(f".{out.name}.embeddings")
     with whole(out) as folder, _connected(folder) as connection, Hashes() as hashes:
         reader = SOURCES[source](Path(path), connection, **companions)
+        if not questions:
+            shards = getattr(reader, "shards", None)
+            questions = load_tasks(label_files(asked, shards, folder / "spill"))
         work = _Preparation(reader, options, folder, say, unfinished, earlier)
         try:
             work.run(questions, preset, hashes)
@@ -137,16 +148,6 @@ def _connected(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def _refuse_no_folder(folder: Path) -> None:
-    """Before the long tables are read, not after."""
-    if not folder.is_dir():
-        raise UserError(
-            f"no folder {folder}",
-            expected="the downloaded data set",
-            do="Check the path; docs/data.md says what goes where.",
-        )
-
-
 class _Preparation(Parts):
     """The steps of one preparation; each reads what the ones before left."""
 
@@ -158,11 +159,9 @@ class _Preparation(Parts):
         admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
         self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
-        variables = read_variables(self._variables_file())
+        variables = self._variables(stays)
         spans, first_seen = self.events(stays, variables, hashes.of)
-        who, by = column(stays, "subject_id"), self.settings
-        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
-        fitted = hashes.beside.submit(self.fit, spans[train], variables)
+        fitted = hashes.beside.submit(self.fit, spans[self._training(stays)], variables)
         hashes.start([*self.source.files, *(self.folder / "events").iterdir()])
         cohort = Cohort(
             subjects=subjects,
@@ -194,14 +193,37 @@ class _Preparation(Parts):
         shown = [film_rows[s.evidence.image[s.split == TRAIN]] for s in samples]
         films = np.unique(np.concatenate(shown))
         film = fit_films(light[films[films >= 0]], self.settings.film_side**2)
-        cohort.counts["samples"] = _counts(samples, cohort, film_rows)
+        cohort.counts["samples"] = count_samples(samples, cohort, film_rows)
         self._write_manifest(
             preset, samples, variables, modalities, scaling | {"film": film}, cohort, hashes
         )
 
+    def _variables(self, stays: pa.Table) -> VariableSet:
+        """Those of the file, or what a source without a fitting one finds in the training split."""
+        own = not (self.settings.variables or self.source.variables)
+        if not (own and isinstance(self.source, FindsVariables)):
+            return read_variables(self._variables_file())
+        variables = self.source.own_variables(stays.filter(pa.array(self._training(stays))))
+        self.say(
+            f"variables: no file fits; the {len(variables.names)} most frequent codes with numbers"
+            " in the training split, without limits"
+        )
+        return variables
+
+    def _training(self, stays: pa.Table) -> NDArray[np.bool_]:
+        """Which of these stays are of the training split."""
+        who, by = column(stays, "subject_id"), self.settings
+        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
+        return np.asarray(train)
+
+    def _name(self, path: Path) -> str:
+        """A source file's name, with its folder in the source: shards often share a name."""
+        root = self.source.path
+        return str(path.relative_to(root)) if root in path.parents else path.name
+
     def _variables_file(self) -> Path:
         name = self.settings.variables or self.source.variables
-        if name.endswith(".toml"):
+        if name.endswith((".toml", ".json")):
             return Path(name)
         path = Path(str(files("flexcare.sources") / f"{name}_variables.toml"))
         if not path.is_file():
@@ -234,7 +256,7 @@ class _Preparation(Parts):
                 for first in range(0, len(one.asks), PIECE):
                     part = one.where(slice(first, first + PIECE))
                     columns = to_table(part, cohort)
-                    columns |= _evidence(part, cohort, spans, film_rows, text_rows)
+                    columns |= evidence_table(part, cohort, spans, film_rows, text_rows)
                     table = pa.table([columns[f.name] for f in schema], schema=schema)
                     for earlier in written:
                         earlier.result()
@@ -286,7 +308,7 @@ class _Preparation(Parts):
             "settings": self.settings.model_dump(mode="json"),
             "splits": describe(self.settings, cohort.held_out, len(cohort.subjects)),
             "source_files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
+                self._name(path): {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
                 for path in sorted(self.source.files)
             },
             "tasks": task_table({s.info.name: s.info for s in samples}),
@@ -302,54 +324,7 @@ class _Preparation(Parts):
         write_json(self.folder / "manifest.json", json.loads(json.dumps(manifest)))
 
 
-def _evidence(
-    part: TaskSamples,
-    cohort: Cohort,
-    spans: NDArray[np.int64],
-    film_rows: NDArray[np.int64],
-    text_rows: NDArray[np.int64],
-) -> dict[str, pa.Array]:
-    """The columns of store.EVIDENCE, and which modalities each sample has."""
-    seen = part.evidence
-    film = film_rows[seen.image]
-    span = np.vstack([spans, [0, 0]])[seen.stay]
-    offsets, used = seen.texts.offsets, seen.texts.flatten().to_numpy()
-    offsets = pc.subtract(offsets, offsets[0])
-    texts = pa.ListArray.from_arrays(offsets, pa.array(text_rows[used], pa.int32()))
-    return {
-        "series_first": pa.array(span[:, 0]),
-        "series_stop": pa.array(span[:, 1]),
-        "series_hours": pa.array(seen.until),
-        "film_row": pa.array(film, pa.int32()),
-        "text_rows": texts,
-        "has_film": pa.array(film >= 0),
-        "has_note": pc.greater(pc.list_value_length(texts), 0),
-    } | {HAS + name: pa.array(seen.has[:, i]) for i, name in enumerate(cohort.kinds)}
-
-
 def _with_admittime(stays: pa.Table, admissions: pa.Table) -> pa.Table:
     place = rows_of(stays["hadm_id"].combine_chunks(), admissions, "hadm_id")
     times = admissions["admittime"].combine_chunks().take(pa.array(place, mask=place < 0))
     return stays.append_column("admittime", times)
-
-
-def _counts(
-    samples: list[TaskSamples], cohort: Cohort, film_rows: NDArray[np.int64]
-) -> dict[str, dict[str, int]]:
-    """Samples by task and split, and how many have each modality."""
-    out = {}
-    for one in samples:
-        has = {
-            "": np.ones(len(one.asks), bool),
-            **{f" with {n}": one.evidence.has[:, i] for i, n in enumerate(cohort.kinds)},
-            " with film": film_rows[one.evidence.image] >= 0,
-            " with note": np.diff(one.evidence.texts.offsets) > 0,
-        }
-        counts = {
-            f"{SPLITS[number]}{name}": int(there[one.split == number].sum())
-            for number in np.unique(one.split)
-            for name, there in has.items()
-        }
-        if counts:
-            out[one.info.name] = dict(sorted(counts.items()))
-    return dict(sorted(out.items()))

@@ -82,7 +82,9 @@ def test_last_value_is_what_the_network_sees_in_its_last_bin(store, rows):
         events = {name: values[first:stop] for name, values in store.events.items()}
         owner = np.zeros(stop - first, np.int64)
         hours = np.array([samples[i]["series_hours"]])
-        values, _, _ = bin_events(Events(owner, **events), hours, loader.variables)
+        values, _, _ = bin_events(
+            Events(owner, **events), hours, loader.series_of["series"].variables
+        )
         there = ~np.isnan(numbers)
         np.testing.assert_array_equal(values[0, -1][there], numbers[there])
 

@@ -82,8 +82,9 @@ def test_several_names_make_labels_masked_where_unknown(told: Any) -> None:
     assert found == {"100": [1, None], "200": [None, 0], "300": [0, 1]}
     hourly = task.replace("icu_admission + 24h", "answers")
     rows = [(100, "ill", 2, 1), (100, "other", 3, 1), (100, "ill", 3, 0), (200, "other", 5, None)]
-    found = answers(told(rows, hourly), "mine")
-    assert found == {"100/2": [1, None], "100/3": [0, 1]}
+    store = told(rows, hourly)
+    assert answers(store, "mine") == {"100/2": [1, None], "100/3": [0, 1]}
+    assert len(store.samples) == 2  # both names at one hour are one question
 
 
 def test_edges_make_classes_of_a_number(told: Any) -> None:

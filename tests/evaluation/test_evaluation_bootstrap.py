@@ -68,6 +68,24 @@ def test_many_stretches_of_ties_equal_copied_rows_in_either_precision(monkeypatc
         np.testing.assert_allclose(drawn[name], expected, rtol=1e-12, err_msg=name)
 
 
+def test_running_sums_in_steps_equal_those_from_tie_to_tie():
+    given = answers("binary", rows=3000, subjects=300, digits=9)
+    found = ranking.rank(column(given, 0), 300)
+    assert [len(hits.indptr) - 1 for hits, *_ in found.stretches][:2] == 2 * [ranking.STRETCH]
+    order = np.argsort(-given.probabilities[:, 0])
+    copies = subject_copies(300, 5, np.random.default_rng(2))
+    drawn = copies.T.astype(np.float32)
+    positive = given.labels[order, 0] == 1
+    expected = np.cumsum(drawn[given.subjects[order[positive]]], axis=0, dtype=np.float64)
+    before, got = np.zeros(5, np.float32), []
+    for hits, *_ in found.stretches:
+        running = ranking._running(hits @ drawn, before)
+        got.append(running[np.argsort(ranking._steps(0, len(running)))])
+        before = running[-1]
+    np.testing.assert_array_equal(np.concatenate(got)[: len(expected)], expected)
+    assert len(expected) % ranking.LEVEL  # the last group is padded
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.04, 0.96])
 def test_rare_answers_with_ties_equal_copied_rows_or_are_undefined_in_both(seed, rate):

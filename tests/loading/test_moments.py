@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flexcare.loading.moments import EVIDENCE, moments_of, together
+from flexcare.loading.moments import evidence_columns, moments_of, together
 from flexcare.store import Store
 from prepared import everything, prepare_there
 
@@ -19,8 +19,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_moments_are_equal_where_all_that_is_known_is_equal(store: Store) -> None:
-    found = moments_of(store.samples.select(EVIDENCE))
-    plain = [str(row) for row in store.samples.select(EVIDENCE).to_pylist()]
+    found = moments_of(store.samples.select(evidence_columns(store.samples)))
+    plain = [str(row) for row in store.samples.select(evidence_columns(store.samples)).to_pylist()]
     numbers: dict[str, int] = {}
     expected = [numbers.setdefault(key, len(numbers)) for key in plain]
     pairs = set(zip(expected, found.tolist(), strict=True))

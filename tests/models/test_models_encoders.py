@@ -1,11 +1,13 @@
 """Encoders: which tokens a modality gives, and where they stand."""
 
+import math
+
 import pytest
 import torch
 
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
-from flexcare.models.encoders import ENCODERS, by_length, encode
+from flexcare.models.encoders import ENCODERS, TimeSeries, by_length, encode
 from flexcare.schema import ModalityInfo
 
 CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)
@@ -99,3 +101,38 @@ def test_groups_of_like_length_hold_every_sample_once_with_little_padding():
     assert sorted(found) == lengths.nonzero()[:, 0].tolist()
     for sample, kept in found.items():
         assert torch.equal(kept, values[sample, : lengths[sample]])
+
+
+def test_history_is_what_a_slow_reading_of_the_bins_finds():
+    names = {"rate": {"unit": "1/min"}, "eye": {"unit": "score"}}
+    settings = {"variables": names, "columns": ["rate", "eye=1", "eye=2", "rate seen", "eye seen"]}
+    info = ModalityInfo("series", "time_series", 5, settings)
+    history = TimeSeries(info, ModelConfig(hidden=8, series_history=True)).history
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.randn(3, 7, 5, generator=generator)
+    columns[..., 3:] = (torch.rand(3, 7, 2, generator=generator) < 0.4).float()
+    found = history(columns)
+    for n, bins in enumerate(columns.tolist()):
+        for end in range(1, 8):
+            mean, low, high, count, since = [], [], [], [], []
+            for column, seen in ((0, 3), (1, 4), (2, 4)):
+                shown = [b[column] for b in bins[:end] if b[seen]] or [bins[end - 1][column]]
+                mean.append(sum(shown) / len(shown))
+                low.append(min(shown))
+                high.append(max(shown))
+            for seen in (3, 4):
+                hours = [hour for hour, b in enumerate(bins[:end], 1) if b[seen]]
+                count.append(math.log1p(len(hours)))
+                since.append(math.log1p(end - max(hours, default=0)))
+            expected = torch.tensor(mean + low + high + count + since)
+            torch.testing.assert_close(found[n, end - 1], expected)
+
+
+def test_history_knows_no_later_bin():
+    settings = {"variables": {"rate": {}}, "columns": ["rate", "rate seen"]}
+    info = ModalityInfo("series", "time_series", 2, settings)
+    encoder = TimeSeries(info, ModelConfig(hidden=8, series_history=True))
+    values, valid = torch.randn(2, 6, 2), torch.ones(2, 6, dtype=torch.bool)
+    changed = values.clone()
+    changed[:, 4:] = 100
+    torch.testing.assert_close(encoder(values, valid)[0][:, :4], encoder(changed, valid)[0][:, :4])

@@ -21,6 +21,7 @@ FORMS = {
     ),
     ".parquet": ("read_parquet('{}')", "stay_id", "FORMAT parquet"),
 }  # fmt: skip
+GRID = ("los/dyn.parquet", "sepsis/outc.parquet")
 SHARE = 12  # of the demo's hospital stays one in so many is taken
 
 
@@ -41,7 +42,7 @@ def demo(folder: Path, request: pytest.FixtureRequest) -> Path:
             f" read_csv('{source}/tables/patient.csv.gz', all_varchar = true)"
             f" WHERE hash(uniquepid) % {SHARE} = 0"
         )
-        for path in (*source.glob("tables/*.gz"), *source.glob("hourly/*/*.parquet")):
+        for path in (*source.glob("tables/*.gz"), *(source / "hourly" / name for name in GRID)):
             raw, key, how = FORMS[path.suffix]
             some = f"WHERE {key}::VARCHAR IN (FROM chosen)" if path.stem != "hospital.csv" else ""
             target = folder / path.relative_to(source)

@@ -1,5 +1,6 @@
 """A hospital's own tables become tidy ones, each datum from the time on at which it was there."""
 
+import shutil
 from collections import Counter
 from datetime import date, datetime
 from pathlib import Path
@@ -95,9 +96,28 @@ def test_a_death_in_the_stay_is_its_end(folder: Path, died: str, expected: datet
     write(folder, "subjects", rows)
     source = opened(folder)
     admission = source.admissions().to_pylist()[0]
-    assert (admission["deathtime"], admission["died"]) == (expected, expected is not None)
+    died_there = expected is not None if died else None  # nobody has a time of death
+    assert (admission["deathtime"], admission["died"]) == (expected, died_there)
     dates = source.subjects()["death_date"].to_pylist()
     assert dates[0] == (date.fromisoformat(died[:10]) if died else None)
+
+
+def test_nobody_is_a_survivor_where_no_death_is_known(folder: Path, tmp_path: Path) -> None:
+    assert set(opened(folder).admissions()["died"].to_pylist()) == {None}
+    with pytest.raises(UserError, match="does not say who died"):
+        prepared(folder, tmp_path / "s", "decompensation")
+    rows = read(folder, "subjects")
+    rows[0]["died_at"] = "2041-01-01"
+    write(folder, "subjects", rows)
+    assert set(opened(folder).admissions()["died"].to_pylist()) == {False}
+
+
+def test_a_folder_without_questions_says_so(folder: Path, tmp_path: Path) -> None:
+    (folder / "tasks" / "return_30d.toml").unlink()
+    with pytest.raises(UserError, match="nothing is asked"):
+        prepared(folder, tmp_path / "s")
+    with pytest.raises(UserError, match="no folder"):
+        prepared(folder / "none", tmp_path / "s")
 
 
 def test_the_folders_tasks_are_asked(example: Path, tmp_path: Path) -> None:
@@ -118,6 +138,11 @@ def test_faulty_tables_leave_nothing_behind(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"faults in the tables(.|\n)*row 2, column variable"):
         prepared(folder, tmp_path / "s")
     assert {path.name for path in tmp_path.iterdir()} == {"folder"}
+
+
+def test_folders_that_flat_does_not_read_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no companions(.|\n)*--cxr"):
+        prepare("flat", folder, tmp_path / "s", cxr=folder, say=quiet)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -152,6 +177,10 @@ def test_nothing_that_came_later_is_among_the_tables_of_a_moment(
 
 
 def test_nothing_after_the_prediction_time_is_used(example: Path, tmp_path: Path) -> None:
+    example = shutil.copytree(example, tmp_path / "whole")
+    rows = read(example, "subjects")
+    rows[0]["died_at"] = "2031-01-06"
+    write(example, "subjects", rows)
     store = prepared(example, tmp_path / "s", HOURLY)
     seen: Counter[str] = Counter()
     for seed in range(2):

@@ -131,7 +131,8 @@ def test_a_byte_order_mark_is_harmless(folder: Path) -> None:
 
 def test_a_packed_file_is_read(folder: Path) -> None:
     path = folder / "events.csv"
-    (folder / "events.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    packed = gzip.compress(b"\xef\xbb\xbf" + path.read_bytes())
+    (folder / "events.csv.gz").write_bytes(packed)
     path.unlink()
     assert not len(faults_of(folder))
 

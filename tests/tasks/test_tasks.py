@@ -1,5 +1,6 @@
 """WHAT is asked: the seven tasks, a user's own file, a MEDS label file, and wrong ones."""
 
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from flexcare.cohort.asks import parse_ask
 from flexcare.cohort.labels import RULES
 from flexcare.errors import UserError
+from flexcare.sources import DEFAULT_TASKS
 from flexcare.tasks import STANDARD, load_task, load_tasks
 
 OWN = 'question = "?"\nkind = "binary"\nask = "icu_discharge"\nlabel = { rule = "ccs" }\n'
@@ -39,7 +41,7 @@ def test_the_seven_tasks_are_those_of_the_specification() -> None:
     }
 
 
-@pytest.mark.parametrize("name", STANDARD)
+@pytest.mark.parametrize("name", sorted({*STANDARD, *chain(*DEFAULT_TASKS.values())}))
 def test_every_task_names_a_time_and_a_rule_that_exist(name: str) -> None:
     task = load_task(name)
     assert task.label["rule"] in RULES

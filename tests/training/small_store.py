@@ -120,6 +120,7 @@ def _write_manifest(path: Path) -> None:
         "settings": {},
         "source_files": {},
         "tasks": task_table({info.name: info for info in (DEATH, STAY, FINDINGS)}),
+        "variables": list(variables.names),
         "modalities": modality_table({info.name: info for info in modalities}),
         "scaling": {
             "series": {"center": [100.0, 100.0, 0.0], "scale": [10.0, 10.0, 1.0]},

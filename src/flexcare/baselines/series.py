@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexcare.features.series import HOUR, bins_until, whole_seconds
+from flexcare.loading.events import ranges
 from flexcare.loading.loader import Loader
 
 STATISTICS = ("last", "mean", "lowest", "highest", "first", "count", "hours since last")
@@ -16,12 +17,11 @@ Ranges = tuple[Rows, Rows]  # first and stop
 class Series:
     """Statistics of each variable of a series; `names` are those of the columns."""
 
-    def __init__(self, loader: Loader) -> None:
-        self.events, self.columns = loader.store.events, loader.columns
-        self.variables = len(loader.variables.names)
-        self.names = [
-            f"{variable} {name}" for variable in loader.variables.names for name in STATISTICS
-        ]
+    def __init__(self, loader: Loader, name: str = "series") -> None:
+        self.events, self.own = loader.store.events, loader.series_of[name]
+        variables = self.own.variables.names
+        self.variables = len(variables)
+        self.names = [f"{variable} {name}" for variable in variables for name in STATISTICS]
 
     def __call__(self, rows: Rows) -> Floats:
         """What is visible of each variable up to the prediction time.
@@ -40,17 +40,17 @@ class Series:
         out = np.full((len(rows), self.variables, len(STATISTICS)), np.nan, np.float32)
         out[..., COUNT] = 0
         # The network has no bin before the first moment, and so sees nothing then.
-        bins = bins_until(self.columns["series_hours"][rows])
-        having = np.flatnonzero(self.columns["has_series"][rows] & (bins > 0))
+        bins = bins_until(self.own.hours[rows])
+        having = np.flatnonzero(self.own.has[rows] & (bins > 0))
         if len(having):
-            first = self.columns["series_first"][rows[having]]
+            first = self.own.first[rows[having]]
             having = having[np.argsort(first, kind="stable")]
             out[having] = self._statistics(rows[having])
         return out.reshape(len(rows), -1)
 
     def _statistics(self, rows: Rows) -> Floats:
         """(n, variables, statistics) of samples with a series, sorted by stay."""
-        hours = self.columns["series_hours"][rows]
+        hours = self.own.hours[rows]
         index, (first, stop) = self._visible(rows, whole_seconds(hours))
         count = stop - first
         some = count > 0
@@ -86,23 +86,18 @@ class Series:
         Returns:
             places of the events in the store, and (n, variables) ranges of these places.
         """
-        spans = np.stack([self.columns[n][rows] for n in ("series_first", "series_stop")], 1)
+        spans = np.stack([self.own.first[rows], self.own.stop[rows]], 1)
         stays, stay = np.unique(spans, axis=0, return_inverse=True)
-        index, owner = _spread(stays)
+        index, owner = ranges(*stays.T)
+        index, variable, mine = self.own.own(index)
+        owner = owner if mine is None else owner[mine]
         seen = np.maximum(self.events["seconds"][index], self.events["available"][index])
         low = min(int(seen.min(initial=0)), int(until.min()))
         width = max(int(seen.max(initial=0)), int(until.max())) - low + 1
-        group = owner * self.variables + self.events["variable"][index]
+        group = owner * self.variables + variable
         key = group * width + (seen.astype(np.int64) - low)
         order = np.argsort(key, kind="stable")
         begin = (stay.reshape(-1, 1) * self.variables + np.arange(self.variables)) * width
         first = np.searchsorted(key[order], begin)
         stop = np.searchsorted(key[order], begin + (until - low)[:, None], side="right")
         return index[order], (first, stop)
-
-
-def _spread(spans: Rows) -> tuple[Rows, Rows]:
-    """All numbers of n ranges (n, 2), one range after the other, and whose each is."""
-    size = spans[:, 1] - spans[:, 0]
-    owner = np.repeat(np.arange(len(spans)), size)
-    return np.arange(size.sum()) + np.repeat(spans[:, 0] - np.cumsum(size) + size, size), owner

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flexcare.baselines.facts import Codes, Static, Vectors
 from flexcare.baselines.films import Films
 from flexcare.baselines.notes import Notes
 from flexcare.baselines.series import Series
@@ -32,7 +34,9 @@ class Summaries:
     def __init__(self, store: Store) -> None:
         loader = Loader(store, store.manifest["scaling"])
         self.columns = loader.columns
-        known = [PARTS[info.kind](loader) for info in store.modalities.values()]
+        known: list[Part] = [
+            PARTS[info.kind](loader, name) for name, info in store.modalities.items()
+        ]
         self.parts = [_Person(store), *known]
         self.names = [name for part in self.parts for name in part.names]
 
@@ -56,6 +60,14 @@ class Summaries:
         for places in np.split(order, np.flatnonzero(np.diff(np.floor(work))) + 1):
             if len(places):
                 yield places, np.concatenate([part(rows[places]) for part in self.parts], axis=1)
+
+
+class Part(Protocol):
+    """Numbers of one modality: sample rows (n,) -> (n, len(names))."""
+
+    names: list[str]
+
+    def __call__(self, rows: Rows) -> Floats: ...
 
 
 class _Person:
@@ -84,8 +96,11 @@ def _natural(group: str) -> tuple[int, bool, str]:
 
 
 # By kind of modality.
-PARTS: dict[str, Callable[[Loader], "Series | Films | Notes"]] = {
+PARTS: dict[str, Callable[[Loader, str], "Part"]] = {
     "time_series": Series,
-    "image": Films,
-    "text": Notes,
+    "image": lambda loader, name: Films(loader),
+    "text": lambda loader, name: Notes(loader),
+    "static": Static,
+    "codes": Codes,
+    "embedding": Vectors,
 }

@@ -16,6 +16,7 @@ from flexcare.cohort.labels import Labels, labels_of
 from flexcare.cohort.stays import Mask, age_at, column
 from flexcare.errors import UserError
 from flexcare.schema import SPLITS, TaskInfo
+from flexcare.store import HAS
 from flexcare.tasks import Task
 
 AGE_BANDS = (45, 65, 80)  # years; the report's subgroups
@@ -116,6 +117,58 @@ def to_table(samples: TaskSamples, cohort: Cohort) -> dict[str, pa.Array]:
         "label_mask": _lists(samples.labels.known, pa.bool_()),
         "split": _named(SPLITS, samples.split),
     } | {f"group:{key}": value for key, value in _groups(asks, cohort).items()}
+
+
+def evidence_table(
+    part: TaskSamples,
+    cohort: Cohort,
+    spans: NDArray[np.int64],
+    film_rows: NDArray[np.int64],
+    text_rows: NDArray[np.int64],
+) -> dict[str, pa.Array]:
+    """The columns of store.EVIDENCE, and which modalities each sample has.
+
+    Args:
+        spans: (kept stays, 2) rows of each stay's events.
+        film_rows, text_rows: the row in the store of each of the cohort's images and texts.
+    """
+    seen = part.evidence
+    film = film_rows[seen.image]
+    span = np.vstack([spans, [0, 0]])[seen.stay]
+    offsets, used = seen.texts.offsets, seen.texts.flatten().to_numpy()
+    offsets = pc.subtract(offsets, offsets[0])
+    texts = pa.ListArray.from_arrays(offsets, pa.array(text_rows[used], pa.int32()))
+    return {
+        "series_first": pa.array(span[:, 0]),
+        "series_stop": pa.array(span[:, 1]),
+        "series_hours": pa.array(seen.until),
+        "film_row": pa.array(film, pa.int32()),
+        "text_rows": texts,
+        "has_film": pa.array(film >= 0),
+        "has_note": pc.greater(pc.list_value_length(texts), 0),
+    } | {HAS + name: pa.array(seen.has[:, i]) for i, name in enumerate(cohort.kinds)}
+
+
+def count_samples(
+    samples: list[TaskSamples], cohort: Cohort, film_rows: NDArray[np.int64]
+) -> dict[str, dict[str, int]]:
+    """Samples by task and split, and how many have each modality."""
+    out = {}
+    for one in samples:
+        has = {
+            "": np.ones(len(one.asks), bool),
+            **{f" with {n}": one.evidence.has[:, i] for i, n in enumerate(cohort.kinds)},
+            " with film": film_rows[one.evidence.image] >= 0,
+            " with note": np.diff(one.evidence.texts.offsets) > 0,
+        }
+        counts = {
+            f"{SPLITS[number]}{name}": int(there[one.split == number].sum())
+            for number in np.unique(one.split)
+            for name, there in has.items()
+        }
+        if counts:
+            out[one.info.name] = dict(sorted(counts.items()))
+    return dict(sorted(out.items()))
 
 
 def _groups(asks: Asks, cohort: Cohort) -> dict[str, pa.Array]:

@@ -137,9 +137,10 @@ def select_stays(
         stays = keep(stays, flow)
     intime = column(stays, "intime")
     age = age_at(intime, column(stays, "anchor_age"), column(stays, "anchor_year"), settings.age)
-    adult = (age >= settings.min_age) | (settings.min_age <= 0)
     stays = stays.append_column("age", pa.array(age))
-    stays = _step(stays, adult, f"younger than {settings.min_age:g} years, or age unknown", flow)
+    if settings.min_age > 0:
+        reason = f"younger than {settings.min_age:g} years, or age unknown"
+        stays = _step(stays, age >= settings.min_age, reason, flow)
     if not len(stays):
         raise UserError(
             "no ICU stay is left in the cohort",

@@ -5,6 +5,7 @@ from `ranking`, every other metric from sums over subjects. The values equal sci
 that are really duplicated.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +18,6 @@ from flexcare.evaluation.metrics import (
     BINS,
     Answers,
     Floats,
-    Ints,
     Pairs,
     bin_of,
     column,
@@ -44,15 +44,14 @@ def subject_copies(subjects: int, resamples: int, generator: np.random.Generator
     return out
 
 
-def _sums(drawn: Drawn, subjects: Ints, columns: Ints, values: Floats, width: int) -> Floats:
-    """(R, width): sums of `values` by column, every value times its subject's copies."""
-    shape = (len(drawn), width)
-    per_subject = sparse.csr_matrix((values, (subjects, columns)), shape=shape)
-    return np.asarray((per_subject.T @ drawn).T)
+def _sums(table: Any, drawn: Drawn) -> Floats:
+    """(R, width): the rows of a sparse (S, width) table, each times its subject's copies."""
+    return np.asarray((table.T @ drawn).T)
 
 
 def _ranked(answers: Answers, people: int) -> Resampled:
-    return rank(column(answers, 0), people).areas
+    ranking = rank(column(answers, 0), people)
+    return lambda drawn: ranking.areas(drawn, balance_point=True)
 
 
 def _ranked_labels(answers: Answers, people: int) -> Resampled:
@@ -86,15 +85,15 @@ def _ranked_pooled(answers: Answers, people: int) -> Resampled:
     return values
 
 
-def _calibrated(pairs: Pairs, squares: Floats) -> Resampled:
-    """Brier score and calibration error; column 0 counts, 1 squares, then the bins' excess."""
-    n = len(pairs.outcome)
-    columns = np.concatenate([np.zeros(n), np.ones(n), bin_of(pairs.probability) + 2])
-    numbers = np.concatenate([np.ones(n), squares, pairs.probability - pairs.outcome])
-    subjects = np.tile(pairs.subjects, 3)
+def _calibrated(pairs: Pairs, squares: Floats, people: int) -> Resampled:
+    """Brier score and calibration error from each subject's rows, squares and bins' excess."""
+    subjects, excess = pairs.subjects, pairs.probability - pairs.outcome
+    bins = np.bincount(subjects * BINS + bin_of(pairs.probability), excess, people * BINS)
+    sizes = [np.bincount(subjects, of, people) for of in (np.ones_like(squares), squares)]
+    table = sparse.csr_matrix(np.column_stack([*sizes, bins.reshape(people, BINS)]))
 
     def values(drawn: Drawn) -> dict[str, Floats]:
-        sums = _sums(drawn, subjects, columns.astype(np.int64), numbers, BINS + 2)
+        sums = _sums(table, drawn)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.abs(sums[:, 2:]).sum(1) / sums[:, 0]
             return {"brier": sums[:, 1] / sums[:, 0], "calibration_error": error}
@@ -104,11 +103,11 @@ def _calibrated(pairs: Pairs, squares: Floats) -> Resampled:
 
 def _calibrated_outputs(answers: Answers, people: int) -> Resampled:
     pairs = pooled(answers)
-    return _calibrated(pairs, np.square(pairs.probability - pairs.outcome))
+    return _calibrated(pairs, np.square(pairs.probability - pairs.outcome), people)
 
 
 def _calibrated_classes(answers: Answers, people: int) -> Resampled:
-    return _calibrated(top_class(answers), squared_errors(answers))
+    return _calibrated(top_class(answers), squared_errors(answers), people)
 
 
 def _agreement(answers: Answers, people: int) -> Resampled:
@@ -117,12 +116,11 @@ def _agreement(answers: Answers, people: int) -> Resampled:
     distance = said - true
     moments = [np.ones_like(true), true, true**2, said, said**2, distance**2]
     moments += [np.abs(distance), (distance == 0).astype(np.float64)]
-    columns = np.repeat(np.arange(len(moments)), len(true))
-    subjects = np.tile(answers.subjects, len(moments))
+    sums = [np.bincount(answers.subjects, moment, people) for moment in moments]
+    table = sparse.csr_matrix(np.column_stack(sums))
 
     def values(drawn: Drawn) -> dict[str, Floats]:
-        sums = _sums(drawn, subjects, columns, np.concatenate(moments), len(moments))
-        n, t, tt, s, ss, apart, error, right = sums.T
+        n, t, tt, s, ss, apart, error, right = _sums(table, drawn).T
         with np.errstate(divide="ignore", invalid="ignore"):
             by_chance = tt + ss - 2 * t * s / n
             # Rounding leaves a crumb where every class, true and said, is the same.
@@ -139,10 +137,11 @@ def _f1(answers: Answers, people: int) -> Resampled:
     hit = true == said
     columns = np.concatenate([true[hit], true + classes, said + 2 * classes])
     subjects = np.concatenate([answers.subjects[hit], answers.subjects, answers.subjects])
+    shape = (people, 3 * classes)
+    table = sparse.csr_matrix((np.ones(len(columns)), (subjects, columns)), shape=shape)
 
     def values(drawn: Drawn) -> dict[str, Floats]:
-        sums = _sums(drawn, subjects, columns, np.ones(len(columns)), 3 * classes)
-        hits, trues, saids = np.split(sums, 3, axis=1)
+        hits, trues, saids = np.split(_sums(table, drawn), 3, axis=1)
         either = trues + saids
         each = 2 * hits / np.maximum(either, 1)
         seen = (either > 0).sum(1)
@@ -179,7 +178,7 @@ def resample(kind: Kind, answers: Answers, copies: Copies) -> dict[str, Floats]:
         drawn = copies[first : first + TOGETHER].T.astype(precision, order="C")
         return {name: value for values in families for name, value in values(drawn).items()}
 
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = list(threads.map(part, range(0, len(copies), TOGETHER)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -78,10 +78,9 @@ def column(answers: Answers, output: int) -> Pairs:
 
 def pooled(answers: Answers) -> Pairs:
     """Every labelled (sample, output) as one pair ("micro")."""
-    rows, outputs = np.nonzero(answers.mask)
-    return Pairs(
-        answers.probabilities[rows, outputs], answers.labels[rows, outputs], answers.subjects[rows]
-    )
+    mask = answers.mask
+    subjects = np.repeat(answers.subjects, mask.sum(1))
+    return Pairs(answers.probabilities[mask], answers.labels[mask], subjects)
 
 
 def top_class(answers: Answers) -> Pairs:

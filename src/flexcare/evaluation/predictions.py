@@ -5,6 +5,7 @@ reads; it knows binary tasks only, so the other kinds carry columns of our own b
 (`flexcare.schema.PREDICTIONS`). Every model of a run, baselines too, writes this table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,60 @@ def validate(table: pa.Table, where: str) -> pa.Table:
     return table
 
 
+def averaged(tables: Sequence[pa.Table], model: str) -> pa.Table:
+    """The mean of several models' probabilities for the same samples, under a name of its own.
+
+    Raises:
+        ValueError: other samples, or the same in another order.
+    """
+    first = tables[0]
+    for other in tables[1:]:
+        if not other["sample_id"].equals(first["sample_id"]):
+            raise ValueError("models that answered different samples have no mean")
+    lists = first["probabilities"].combine_chunks()
+    flat = [pc.list_flatten(table["probabilities"]).to_numpy() for table in tables]
+    mean = np.mean(flat, axis=0, dtype=np.float64).astype(np.float32)
+    probabilities = pa.ListArray.from_arrays(lists.offsets, pa.array(mean))
+    binary = pc.is_valid(first["predicted_boolean_probability"])
+    chance = pc.if_else(binary, pc.list_element(probabilities, 0), None)
+    columns = {
+        "probabilities": probabilities,
+        "predicted_boolean_probability": chance,
+        "predicted_boolean_value": pc.greater_equal(chance, pa.scalar(THRESHOLD, pa.float32())),
+        "model": pa.repeat(pa.scalar(model), len(first)),
+    }
+    arrays = [columns.get(name, first[name]) for name in PREDICTIONS.names]
+    return pa.Table.from_arrays(arrays, schema=PREDICTIONS)
+
+
 def write_predictions(path: Path, table: pa.Table) -> None:
     """Write a checked predictions table as Parquet, whole or not at all."""
     table = validate(table, str(path))
     with whole(path) as temporary:
         pq.write_table(table, temporary)
+
+
+# What meds-evaluation reads: it refuses other columns, other kinds of tasks and unknown labels.
+MEDS = (
+    "subject_id",
+    "prediction_time",
+    "boolean_value",
+    "predicted_boolean_value",
+    "predicted_boolean_probability",
+)
+
+
+def write_meds(folder: Path, table: pa.Table) -> list[str]:
+    """Write FOLDER/TASK.parquet for each binary task of one model's predictions: the labelled
+    samples, with the columns of meds-evaluation's schema. Gives the names of the tasks."""
+    labelled = table.filter(pc.is_valid(table["boolean_value"]))
+    names = sorted(pc.unique(labelled["task"]).to_pylist())
+    with whole(folder) as temporary:
+        temporary.mkdir()
+        for name in names:
+            rows = labelled.filter(pc.equal(labelled["task"], name)).select(MEDS)
+            pq.write_table(rows, temporary / f"{name}.parquet")
+    return names
 
 
 def read_predictions(path: Path) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from flexcare.evaluation.predictions import predictions_table
 from flexcare.schema import TaskInfo
-from flexcare.store import Store
+from flexcare.store import HAS, Store
 
 
 def stored_predictions(
@@ -37,10 +37,11 @@ def present(store: Store, rows: npt.NDArray[np.int64], modalities: Iterable[str]
     """Which of the modalities each sample has: "film+series", or "none"."""
     chosen = store.samples.take(pa.array(rows, pa.int64()))
     named = sorted(modalities)
-    has = [chosen[f"has_{name}"].to_numpy() for name in named]
+    has = [chosen[HAS + name].to_numpy() for name in named]
     code = sum((h.astype(np.int64) << i for i, h in enumerate(has)), np.zeros(len(rows), np.int64))
+    patterns, place = np.unique(code, return_inverse=True)
     texts = [
         "+".join(name for i, name in enumerate(named) if pattern >> i & 1) or "none"
-        for pattern in range(2 ** len(named))
+        for pattern in patterns.tolist()
     ]
-    return [texts[c] for c in code]
+    return [texts[p] for p in place]

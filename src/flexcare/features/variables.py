@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flexcare.config import Section, check, read_toml
 from flexcare.errors import UserError
+from flexcare.files import read_json
 
 EventKind = Literal["time_series", "static", "codes", "embedding"]
 SERIES: EventKind = "time_series"
@@ -198,5 +199,6 @@ def _check_modality(name: str, own: VariableSet, where: str) -> None:
 
 
 def read_variables(path: Path) -> VariableSet:
-    """Read a variables file (TOML)."""
-    return variable_set(read_toml(path), path.name)
+    """Read a variables file: TOML, or JSON as a bundle has it."""
+    tables = read_json(path, "a variables file") if path.suffix == ".json" else read_toml(path)
+    return variable_set(tables, path.name)

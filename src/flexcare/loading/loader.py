@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
-from flexcare.errors import UserError
-from flexcare.features.series import Events, bin_events, to_columns
-from flexcare.features.variables import variable_set
+from flexcare.features.series import bin_events, to_columns
+from flexcare.features.variables import SERIES
+from flexcare.loading.events import KINDS, Codes, OwnEvents, Static, Vectors, plain, ranges, tokens
 from flexcare.store import Store
 
 T = TypeVar("T")
@@ -26,10 +26,14 @@ class Loader:
 
     Args:
         store: where the samples are.
-        scaling: centre and scale; the store's own for training, the bundle's for prediction.
+        scaling: centre and scale, and the known codes; the store's own for training, the bundle's
+            for prediction.
         modalities: names of those to give; others are as if absent.
-        model: its settings say how many bins and pieces it reads, and whether the samples of one
-            stay can share a series.
+        model: its settings say how many bins, pieces and facts it reads, and whether the samples
+            of one stay can share a series.
+
+    Attributes:
+        series_of: by time series its events; facts: by each other modality of events what reads it.
     """
 
     def __init__(
@@ -42,21 +46,16 @@ class Loader:
         self.store, self.causal = store, model.causal_series
         self.max_bins, self.max_pieces = model.max_bins, model.max_pieces
         self.modalities = tuple(store.modalities if modalities is None else modalities)
-        self.variables = variable_set(
-            store.modalities["series"].settings["variables"], f"store {store.path}"
-        )
-        if list(self.variables.columns()) != store.modalities["series"].settings["columns"]:
-            raise UserError(
-                f"the manifest of store {store.path} contradicts itself",
-                found="variables in another order than the columns",
-                expected="the manifest that `flexcare prepare` wrote",
-                do="Prepare the store again.",
-            )
-        self.center = np.array(scaling["series"]["center"], np.float32)
-        self.scale = np.array(scaling["series"]["scale"], np.float32)
-        self.film = scaling["film"]
-        names = ("series_first", "series_stop", "series_hours", "film_row", "has_series")
-        self.columns = {name: _numpy(store.samples[name]) for name in names}
+        kinds = {name: store.modalities[name].kind for name in self.modalities}
+        self.scaling = scaling
+        self.series_of = {n: OwnEvents(store, n) for n, kind in kinds.items() if kind == SERIES}
+        self.facts: dict[str, Static | Codes | Vectors] = {
+            name: KINDS[kind](store, name, scaling[name], model.max_facts)
+            for name, kind in kinds.items()
+            if kind in KINDS
+        }
+        names = ("series_first", "series_stop", "series_hours", "film_row")
+        self.columns = {name: plain(store.samples[name]) for name in names}
         self.texts = _ragged(store.samples["text_rows"])
         self.labels = _ragged(store.samples["label"])
         self.masks = _ragged(store.samples["label_mask"])
@@ -72,9 +71,9 @@ class Loader:
         evidence = rows.max(axis=1)
         inputs = {}
         for name in self.modalities:
-            tokens = READ[self.store.modalities[name].kind](self, evidence)
-            if tokens is not None:
-                inputs[name] = tokens
+            found = READ[self.store.modalities[name].kind](self, evidence, name)
+            if found is not None:
+                inputs[name] = found
         labels, masks = {}, {}
         for place, task in enumerate(tasks):
             info = self.store.tasks[task]
@@ -94,48 +93,46 @@ class Loader:
 
     def work(self, rows: Rows) -> NDArray[np.float64]:
         """(B,) about how many tokens each of the samples has."""
-        kinds = [self.store.modalities[name].kind for name in self.modalities]
-        return sum((WORK[kind](self, rows) for kind in kinds), np.zeros(len(rows)))
+        kinds = {name: self.store.modalities[name].kind for name in self.modalities}
+        parts = (WORK[kind](self, rows, name) for name, kind in kinds.items())
+        return sum(parts, np.zeros(len(rows)))
 
-    def bins(self, rows: Rows) -> NDArray[np.float64]:
+    def bins(self, rows: Rows, name: str = "series") -> NDArray[np.float64]:
         """(B,) hours of each series that are read."""
         hours = np.minimum(self.columns["series_hours"][rows], self.max_bins)
-        return np.where(self.columns["has_series"][rows], hours, 0)
+        return np.where(self.series_of[name].has[rows], hours, 0)
 
     def pieces(self, rows: Rows) -> Rows:
         """(B,) word pieces of each sample's texts that are read."""
         offsets, values = self.texts
-        index, owner = _ranges(offsets[rows], offsets[rows + 1])
+        index, owner = ranges(offsets[rows], offsets[rows + 1])
         first, stop = self.store.embeddings[1][values[index]].T
         count = np.bincount(owner, stop - first, len(rows)).astype(np.int64)
         return np.minimum(count, self.max_pieces)
 
-    def series(self, rows: Rows) -> Tokens | None:
-        """Hourly bins of those of the samples that have a series."""
-        having = np.flatnonzero(self.columns["has_series"][rows])
+    def series(self, rows: Rows, name: str = "series") -> Tokens | None:
+        """Hourly bins of those of the samples that have this series."""
+        own = self.series_of[name]
+        having, events = own.of(rows)
         if not len(having):
             return None
-        chosen = rows[having]
-        first, stop = self.columns["series_first"][chosen], self.columns["series_stop"][chosen]
-        index, sample = _ranges(first, stop)
-        arrays = {name: array[index] for name, array in self.store.events.items()}
-        hours = self.columns["series_hours"][chosen]
-        values, observed, count = bin_events(Events(sample, **arrays), hours, self.variables)
+        values, observed, count = bin_events(events, own.hours[rows[having]], own.variables)
         kept = np.minimum(count, self.max_bins)
         if values.shape[1] > self.max_bins:
             bins = (count - kept)[:, None] + np.arange(kept.max())[None]
             bins = np.minimum(bins, values.shape[1] - 1)[:, :, None]
             values = np.take_along_axis(values, bins, axis=1)
             observed = np.take_along_axis(observed, bins, axis=1)
-        columns = to_columns(values, observed, self.variables, self.center, self.scale)
+        center, scale = (np.array(self.scaling[name][n], np.float32) for n in ("center", "scale"))
+        columns = to_columns(values, observed, own.variables, center, scale)
         valid = np.arange(columns.shape[1])[None] < kept[:, None]
         columns[~valid] = 0
         if not self.causal:
-            return _tokens(columns, valid, having)
-        used, of = _shared(columns, kept, first)
-        return _tokens(columns[used], valid[used], having, of, kept)
+            return tokens(columns, valid, having)
+        used, of = _shared(columns, kept, own.first[rows[having]])
+        return tokens(columns[used], valid[used], having, of, kept)
 
-    def films(self, rows: Rows) -> Tokens | None:
+    def films(self, rows: Rows, name: str = "film") -> Tokens | None:
         """Films of those of the samples that have one, standardised."""
         film = self.columns["film_row"][rows]
         having = np.flatnonzero(film >= 0)
@@ -143,18 +140,18 @@ class Loader:
             return None
         used, of = np.unique(film[having], return_inverse=True)
         pixels = self.store.films[used].astype(np.float32) / 255
-        pixels = (pixels - self.film["mean"]) / self.film["sd"]
-        return _tokens(pixels.astype(np.float32), np.ones((len(used), 1), bool), having, of)
+        pixels = (pixels - self.scaling["film"]["mean"]) / self.scaling["film"]["sd"]
+        return tokens(pixels.astype(np.float32), np.ones((len(used), 1), bool), having, of)
 
-    def notes(self, rows: Rows) -> Tokens | None:
+    def notes(self, rows: Rows, name: str = "note") -> Tokens | None:
         """The first word pieces of the texts of those of the samples that have any."""
         offsets, values = self.texts
         vectors, spans = self.store.embeddings
-        index, owner = _ranges(offsets[rows], offsets[rows + 1])
+        index, owner = ranges(offsets[rows], offsets[rows + 1])
         lists = _padded(values[index], owner, len(rows), -1)
         _, used, of = np.unique(lists, axis=0, return_index=True, return_inverse=True)
-        index, owner = _ranges(offsets[rows[used]], offsets[rows[used] + 1])
-        pieces, text = _ranges(*spans[values[index]].T)
+        index, owner = ranges(offsets[rows[used]], offsets[rows[used] + 1])
+        pieces, text = ranges(*spans[values[index]].T)
         length = np.bincount(owner[text], minlength=len(used))
         having = np.flatnonzero(length[of])
         if not len(having):
@@ -164,20 +161,22 @@ class Loader:
         found = vectors[places[valid]]
         out = np.zeros((*valid.shape, found.shape[1]), found.dtype)
         out[valid] = found
-        return _tokens(out[some], valid[some], having, (np.cumsum(some) - 1)[of[having]])
+        return tokens(out[some], valid[some], having, (np.cumsum(some) - 1)[of[having]])
 
 
-READ: dict[str, Callable[[Loader, Rows], Tokens | None]] = {
+READ: dict[str, Callable[[Loader, Rows, str], Tokens | None]] = {
     "time_series": Loader.series,
     "image": Loader.films,
     "text": Loader.notes,
+    **dict.fromkeys(KINDS, lambda loader, rows, name: loader.facts[name](rows)),
 }
 
 # Tokens by kind; a film counts as that of the paper's size.
-WORK: dict[str, Callable[[Loader, Rows], NDArray[Any]]] = {
+WORK: dict[str, Callable[[Loader, Rows, str], NDArray[Any]]] = {
     "time_series": Loader.bins,
-    "image": lambda loader, rows: 196 * (loader.columns["film_row"][rows] >= 0),
-    "text": Loader.pieces,
+    "image": lambda loader, rows, name: 196 * (loader.columns["film_row"][rows] >= 0),
+    "text": lambda loader, rows, name: loader.pieces(rows),
+    **dict.fromkeys(KINDS, lambda loader, rows, name: loader.facts[name].work(rows)),
 }
 
 
@@ -221,14 +220,6 @@ def _fill(items: Iterable[T], ready: "queue.Queue[Any]", stopped: threading.Even
         put(None, error, False)
 
 
-def _ranges(first: Rows, stop: Rows) -> tuple[Rows, Rows]:
-    """All numbers of the ranges [first, stop), one range after the other, and whose each is."""
-    size = stop - first
-    owner = np.repeat(np.arange(len(first)), size)
-    start = np.cumsum(size) - size
-    return np.arange(size.sum()) - np.repeat(start - first, size), owner
-
-
 def _padded(values: Rows, owner: Rows, count: int, nothing: int) -> Rows:
     """(count, longest) values in the rows of their owners, which are sorted."""
     size = np.bincount(owner, minlength=count)
@@ -251,24 +242,6 @@ def _shared(columns: NDArray[np.float32], bins: Rows, stay: Rows) -> tuple[Rows,
     same = ((columns == columns[longest]).all(2) | later).all(1)
     used, of = np.unique(np.where(same, longest, np.arange(len(stay))), return_inverse=True)
     return used, of
-
-
-def _tokens(
-    values: NDArray[Any],
-    valid: NDArray[np.bool_],
-    rows: Rows,
-    of: Rows | None = None,
-    until: Rows | None = None,
-) -> Tokens:
-    # torch widens half precision several times faster than numpy.
-    given = torch.from_numpy(values).float(), torch.from_numpy(valid), torch.from_numpy(rows)
-    shared, part = (None if x is None else torch.from_numpy(x) for x in (of, until))
-    return Tokens(*given, shared, part)
-
-
-def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    out: NDArray[Any] = column.combine_chunks().to_numpy(zero_copy_only=False)
-    return out
 
 
 def _ragged(column: pa.ChunkedArray) -> tuple[Rows, NDArray[Any]]:

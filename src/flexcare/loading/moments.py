@@ -4,15 +4,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from flexcare.store import HAS
+
 Rows = NDArray[np.int64]
-# Columns of the samples table by which two samples know the same.
-KEYS = ["subject_id", "stay_id", "prediction_time", "film_row", "series_hours", "has_series"]
-EVIDENCE = [*KEYS, "text_rows"]
+# Columns of the samples table by which two samples know the same, beside their texts.
+KEYS = ("subject_id", "stay_id", "prediction_time", "film_row", "series_hours")
+TOLD = (HAS + "film", HAS + "note")  # by the film's row and the texts
+
+
+def evidence_columns(samples: pa.Table) -> list[str]:
+    """The columns that `moments_of` needs."""
+    has = [n for n in samples.column_names if n.startswith(HAS) and n not in TOLD]
+    return [*KEYS, *has, "text_rows"]
 
 
 def moments_of(samples: pa.Table) -> Rows:
     """For each sample the number of its patient and time: equal where the evidence is equal."""
-    columns = [samples[name].combine_chunks() for name in KEYS] + [_lists_as_bytes(samples)]
+    plain = [name for name in evidence_columns(samples) if name != "text_rows"]
+    columns = [samples[name].combine_chunks() for name in plain] + [_lists_as_bytes(samples)]
     codes = [c.dictionary_encode().indices.fill_null(-1).to_numpy() for c in columns]
     order = np.lexsort(codes)
     new = np.zeros(len(order), bool)

@@ -3,6 +3,7 @@
 A new kind is one class and one row of `ENCODERS`.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -59,17 +60,24 @@ class Encoder(nn.Module):
 class TimeSeries(Encoder):
     """One token a bin. (n, L, columns), (n, L) -> (n, min(L, max_bins), D) and its valid.
 
-    Of a series with more than `max_bins` bins the last ones are kept; positions start at 0.
+    Of a series with more than `max_bins` bins the last ones are kept; positions start at 0. With
+    `series_history` a bin also says what the bins up to it have shown (`_History`).
     """
 
     ordered = True
 
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
-        super().__init__((None, info.width), info.width, config)
+        history = _History(info) if config.series_history else None
+        width = info.width + (history.width if history else 0)
+        super().__init__((None, info.width), width, config)
+        self.history = history
         self.positions = learned(config.max_bins, config.hidden)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         values, valid = self._last(values, valid)
+        if self.history:
+            values = torch.where(valid[..., None], values, 0)
+            values = torch.cat([values, self.history(values)], -1)
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
     def _last(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +89,35 @@ class TimeSeries(Encoder):
         index = (ends - kept).clamp(min=0) + number[:kept] - 1  # (n, kept)
         rows = torch.arange(len(valid), device=valid.device)[:, None]
         return values[rows, index], valid[rows, index]
+
+
+class _History:
+    """What was seen of each variable up to each bin, as summaries for trees have it.
+
+    Columns: of each value column the mean, lowest and highest observed so far (before any, what
+    the bin assumes); of each variable how often it was seen and the hours since, as log(1 + x).
+    """
+
+    def __init__(self, info: ModalityInfo) -> None:
+        names = list(info.settings["variables"])
+        self.values = info.width - len(names)
+        columns = info.settings["columns"][: self.values]
+        # Several columns are one variable's where it has categories: NAME=CATEGORY.
+        self.owner = [names.index(c if c in names else c.rsplit("=", 1)[0]) for c in columns]
+        self.width = 3 * self.values + 2 * len(names)
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        """(n, L, columns) without NaN -> (n, L, width)."""
+        values, seen = columns[..., : self.values], columns[..., self.values :] > 0
+        hour = torch.arange(1, columns.shape[1] + 1, device=columns.device)[:, None]
+        count = seen.cumsum(1)
+        since = hour - torch.where(seen, hour, 0).cummax(1).values
+        mine, known = seen[..., self.owner], count[..., self.owner]
+        mean = torch.where(mine, values, 0).cumsum(1) / known.clamp(min=1)
+        low = torch.where(mine, values, math.inf).cummin(1).values
+        high = torch.where(mine, values, -math.inf).cummax(1).values
+        told = [torch.where(known > 0, x, values) for x in (mean, low, high)]
+        return torch.cat([*told, count.log1p(), since.log1p()], -1)
 
 
 class Image(Encoder):
@@ -127,10 +164,54 @@ class Text(Encoder):
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
 
+class Static(Encoder):
+    """One token a field. (n, fields, columns), (n, fields) -> (n, fields, D).
+
+    Which field a token is, its learned vector tells; its columns hold nothing of other fields.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        fields = len(info.settings["variables"])
+        super().__init__((fields, info.width), info.width, config)
+        self.fields = learned(fields, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projected(values, valid) + self.fields[: valid.shape[1]], valid
+
+
+class Codes(Encoder):
+    """One token a code, without an order. (n, L, 2), (n, L) -> (n, L, D).
+
+    The code's learned vector, and a linear function of log(1 + hours since it was first seen).
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, 2), 1, config)
+        self.codes = nn.Embedding(info.width, config.hidden)
+        nn.init.normal_(self.project.weight, std=POSITION_SCALE)  # the code is louder than its age
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        number = torch.where(valid, values[..., 0], 0).long()
+        return self.codes(number) + self.projected(values[..., 1:], valid), valid
+
+
+class Embedding(Encoder):
+    """One token a vector, without an order. (n, L, width), (n, L) -> (n, L, D)."""
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        super().__init__((None, info.width), info.width, config)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return self.projected(values, valid), valid
+
+
 ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "time_series": TimeSeries,
     "image": Image,
     "text": Text,
+    "static": Static,
+    "codes": Codes,
+    "embedding": Embedding,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexcare.errors import UserError, unknown
 from flexcare.features.series import HOUR, Events
-from flexcare.features.variables import Variable, VariableSet
+from flexcare.features.variables import SERIES, Variable, VariableSet
 
 SEED_HOURS = 24  # a value this long before admission may seed the series
 SLACK = 1e-6  # seconds that the rounding of hours may cost
@@ -36,13 +36,16 @@ def charted_events(
     """The events up to the prediction time; what is not kept is added to `left_out`.
 
     Args:
-        given: (hours, variable, value) triples; of equal times the last one given wins.
+        given: (hours, variable, value) triples; of equal times the last one given wins. Of static
+            fields also {variable: value}, known from the stay's start on.
         until: the prediction time, hours from ICU admission.
 
     Raises:
         UserError: an entry that is no such triple, an unknown variable or category, a number that
             is not finite.
     """
+    if variables.kind == "static" and isinstance(given, Mapping):
+        given = [(0.0, name, value) for name, value in given.items()]
     if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
         raise _no_triple("the series", given)
     kept = []
@@ -64,6 +67,51 @@ def charted_events(
         variable=np.array([number[one.name] for one in kept], np.int16),
         value=np.array([one.value for one in kept], np.float32),
     )
+
+
+def coded_events(
+    given: Any,
+    until: float,
+    known: Mapping[str, list[str]],
+    left_out: list[str],
+) -> Events:
+    """Codes known up to the prediction time, as numbers among all known ones.
+
+    Args:
+        given: codes, known from the stay's start on; or (hours, code) with the hours from which
+            each was known; or (hours, variable, code). A code without a variable is every
+            variable's that knows it.
+        known: by variable, the codes that the model knows; others are added to `left_out`.
+
+    Raises:
+        UserError: an entry that is none of these, an unknown variable.
+    """
+    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+        raise _no_code("the codes", given)
+    every = [(name, code) for name, codes in known.items() for code in codes]
+    number = {key: place for place, key in enumerate(every)}
+    seconds: list[int] = []
+    numbers: list[int] = []
+    for place, entry in enumerate(given):
+        parts = (0.0, entry) if isinstance(entry, str) else entry
+        if not isinstance(parts, list | tuple) or len(parts) not in (2, 3):
+            raise _no_code(f"entry {place} of the codes", entry)
+        if len(parts) == 3 and parts[1] not in known:
+            raise unknown(f"variable in entry {place} of the codes:", str(parts[1])[:40], known)
+        when = _number(f"the hours of entry {place} of the codes", WHEN, parts[0])
+        code = str(parts[-1]).strip()
+        names = parts[1:-1] or known
+        found = [number[name, code] for name in names if (name, code) in number]
+        if not found:
+            left_out.append(f"{code[:40]}: a code that the model does not know")
+        elif when * HOUR > until * HOUR + SLACK:
+            left_out.append(f"{code[:40]} at hour {when:g}: after the prediction time")
+        else:
+            numbers += found
+            seconds += [Charted(when, "", 0).seconds] * len(found)
+    at = np.array(seconds, np.int32)
+    nothing = np.zeros(len(at), np.int64)
+    return Events(nothing, at, at, nothing.astype(np.int16), np.array(numbers, np.float32))
 
 
 def _read(place: int, entry: Any, variables: VariableSet) -> Charted:
@@ -104,6 +152,14 @@ def _category(what: str, variable: Variable, value: Any) -> float:
         raise unknown(f"category of {what}:", str(value)[:40], names) from None
 
 
+def _no_code(what: str, given: Any) -> UserError:
+    return UserError(
+        f"{what} cannot be read",
+        found=f"a {type(given).__name__}",
+        expected="codes as texts, or (hours, code), or (hours, variable, code)",
+    )
+
+
 def _no_triple(what: str, given: Any) -> UserError:
     return UserError(
         f"{what} cannot be read",
@@ -116,7 +172,7 @@ def _fault(one: Charted, variable: Variable, until: float) -> str:
     """Why preparation would not keep it; "" if it would."""
     if one.hours * HOUR > until * HOUR + SLACK:
         return "after the prediction time"
-    if one.hours < -SEED_HOURS:
+    if variable.kind == SERIES and one.hours < -SEED_HOURS:
         return f"more than {SEED_HOURS} h before ICU admission"
     low, high = variable.range or (-math.inf, math.inf)
     if not variable.categories and not low <= one.value <= high:

@@ -58,7 +58,7 @@ def variables_of(info: ModalityInfo, where: str) -> VariableSet:
     return variables
 
 
-def _same_series(store: Store, found: ModalityInfo, expected: ModalityInfo) -> None:
+def _same_variables(store: Store, found: ModalityInfo, expected: ModalityInfo) -> None:
     """The same variables in the same order, in the same units, with the same meaning."""
     ours = variables_of(found, f"store {store.path}").variables
     theirs = variables_of(expected, "the bundle").variables
@@ -84,6 +84,14 @@ def _meaning(variable: Any) -> tuple[Any, ...]:
     return variable.unit, variable.normal_value(), variable.categories
 
 
+def _same_vectors(store: Store, found: ModalityInfo, expected: ModalityInfo) -> None:
+    _same_variables(store, found, expected)
+    if found.width != expected.width:
+        raise _misfit(
+            store, f"vectors of {found.width} numbers in {found.name}", f"{expected.width}"
+        )
+
+
 def _same_films(store: Store, found: ModalityInfo, expected: ModalityInfo) -> None:
     if found.width != expected.width:
         raise _misfit(
@@ -107,9 +115,12 @@ def _same_texts(store: Store, found: ModalityInfo, expected: ModalityInfo) -> No
 
 # By kind of modality.
 SAME: dict[str, Callable[[Store, ModalityInfo, ModalityInfo], None]] = {
-    "time_series": _same_series,
+    "time_series": _same_variables,
     "image": _same_films,
     "text": _same_texts,
+    "static": _same_variables,
+    "codes": _same_variables,  # codes that the bundle does not know are left out
+    "embedding": _same_vectors,
 }
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flexcare.batch import Batch, Tokens
 from flexcare.errors import UserError, unknown
+from flexcare.features.facts import code_values, distinct_facts, field_columns, last_values
 from flexcare.features.films import UnreadableFilm, centre, read_film
 from flexcare.features.notes import note_rules, parts
 from flexcare.features.series import bin_events, to_columns
@@ -17,7 +18,7 @@ from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder
 from flexcare.features.variables import VariableSet
 from flexcare.schema import ModalityInfo
 from flexcare.serving.bundle import Bundle
-from flexcare.serving.charted import charted_events
+from flexcare.serving.charted import charted_events, coded_events
 from flexcare.serving.matching import variables_of
 
 MOST_HOURS = 24 * 3660  # ten years: more is a mistake
@@ -37,7 +38,7 @@ class PatientReader:
 
     def __init__(self, bundle: Bundle, encoder: str | Path | None = None) -> None:
         self.modalities = {info.name: info for info in bundle.modalities}
-        self.scaling = bundle.scaling
+        self.scaling, self.most = bundle.scaling, bundle.model.config.max_facts
         self.variables: dict[str, VariableSet] = {}
         self.encoder: TextEncoder = text_encoder(str(encoder)) if encoder else HashedNgrams()
         for info in bundle.modalities if encoder else ():
@@ -70,14 +71,59 @@ class PatientReader:
                 "a series needs the prediction time", found="no hours", do="Give hours=..."
             )
         variables = self._variables(info)
-        scaling = self._scaling(info)
         events = charted_events(given, hours, variables, left_out)
         values, observed, count = bin_events(events, np.array([float(hours)]), variables)
         if not (events.seconds >= 0).any() or not count[0]:
             left_out.append(f"{info.name}: nothing observed from ICU admission to hour {hours:g}")
             return None
-        center, scale = (np.array(scaling[part], np.float32) for part in ("center", "scale"))
-        return _tokens(to_columns(values, observed, variables, center, scale))
+        return _tokens(to_columns(values, observed, variables, *self._numbers(info)))
+
+    def static(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """One token a field that is known by the prediction time."""
+        variables, until = self._variables(info), float(hours or 0)
+        events = charted_events(given, until, variables, left_out)
+        values = last_values(events, np.array([until]), len(variables.names))
+        if np.isnan(values).all():
+            left_out.append(f"{info.name}: no field is known")
+            return None
+        return _tokens(field_columns(values, variables, *self._numbers(info)), ~np.isnan(values))
+
+    def codes(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """One token a code that was known by the prediction time and that the model knows."""
+        until = float(hours or 0)
+        events = coded_events(given, until, self._scaling(info)["codes"], left_out)
+        values, valid = code_values(distinct_facts(events, np.array([until]), self.most), 1)
+        if not valid.any():
+            left_out.append(f"{info.name}: no known code")
+            return None
+        return _tokens(values, valid)
+
+    def embedding(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """One token a vector."""
+        vectors = np.asarray(given)
+        vectors = vectors[None] if vectors.ndim == 1 else vectors
+        if (
+            vectors.ndim != 2
+            or vectors.shape[1] != info.width
+            or vectors.dtype.kind not in "fiu"
+            or not np.isfinite(vectors).all()
+        ):
+            raise UserError(
+                f"the vectors of {info.name} cannot be used",
+                found=f"{type(given).__name__} of {vectors.dtype}, shape {vectors.shape}",
+                expected=f"finite numbers ({info.width},) or (vectors, {info.width})",
+            )
+        if not len(vectors):
+            left_out.append(f"{info.name}: no vector")
+            return None
+        center, scale = self._numbers(info)
+        return _tokens(((vectors[-self.most :] - center) / scale)[None].astype(np.float32))
 
     def film(
         self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
@@ -123,6 +169,11 @@ class PatientReader:
         found: dict[str, Any] = self.scaling[info.name]
         return found
 
+    def _numbers(self, info: ModalityInfo) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Centre and scale."""
+        found = self._scaling(info)
+        return np.array(found["center"], np.float32), np.array(found["scale"], np.float32)
+
     def _check_encoder(self, info: ModalityInfo) -> None:
         wanted = info.settings.get("encoder", "an unknown text encoder")
         if self.encoder.fingerprint != wanted:
@@ -142,6 +193,9 @@ READ: dict[
     "time_series": PatientReader.series,
     "image": PatientReader.film,
     "text": PatientReader.note,
+    "static": PatientReader.static,
+    "codes": PatientReader.codes,
+    "embedding": PatientReader.embedding,
 }
 
 
@@ -192,7 +246,8 @@ def _texts(entry: Any) -> list[str]:
     return list(parts(entry["kind"], entry["text"], rules).values())
 
 
-def _tokens(values: NDArray[np.float32]) -> Tokens:
-    """(1, L, width), all of it valid."""
-    valid = torch.ones(1, values.shape[1], dtype=torch.bool)
-    return Tokens(torch.from_numpy(values), valid, torch.zeros(1, dtype=torch.int64))
+def _tokens(values: NDArray[np.float32], valid: NDArray[np.bool_] | None = None) -> Tokens:
+    """(1, L, width), all of it valid unless told otherwise."""
+    there = np.ones(values.shape[:2], bool) if valid is None else valid
+    rows = torch.zeros(1, dtype=torch.int64)
+    return Tokens(torch.from_numpy(values), torch.from_numpy(there), rows)

@@ -1,7 +1,7 @@
 """Ask a bundle: samples of a store, or one patient, -> probabilities."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -17,8 +17,9 @@ from flexcare.batch import Batch
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.predictions import predictions_table
 from flexcare.evaluation.stored import present
+from flexcare.files import write_json
 from flexcare.loading.loader import Loader, prefetch
-from flexcare.loading.moments import EVIDENCE, Rows, moments_of, together
+from flexcare.loading.moments import Rows, evidence_columns, moments_of, together
 from flexcare.models.network import Network, Output
 from flexcare.schema import SPLITS, TaskInfo
 from flexcare.serving.bundle import Bundle, load_bundle
@@ -102,7 +103,7 @@ def _batches(
         return
     names, samples = list(rows), loader.store.samples
     every = np.concatenate(list(rows.values()))
-    moments = moments_of(samples.select(EVIDENCE).take(pa.array(every)))
+    moments = moments_of(samples.select(evidence_columns(samples)).take(pa.array(every)))
     sizes = np.cumsum([len(own) for own in rows.values()])[:-1]
     table = together(np.split(moments, sizes))
     found = np.column_stack([np.append(rows[n], -1)[table[:, i]] for i, n in enumerate(names)])
@@ -162,9 +163,22 @@ class Predictor:
         self.tasks = {info.name: info for info in bundle.tasks}
         self.reader = PatientReader(bundle, text_encoder)
 
-    def preparation(self) -> dict[str, Any]:
-        """How the store was prepared that the bundle was trained on (config.Preparation)."""
-        settings: dict[str, Any] = self.bundle.provenance.get("store", {}).get("settings", {})
+    def preparation(self, source: str, place: Path) -> dict[str, Any]:
+        """How the store was prepared that the bundle was trained on (config.Preparation).
+
+        Args:
+            source: which is to be prepared; if it is the bundle's, its variables are the bundle's,
+                for those that a source found in its training split belong to that split.
+            place: an existing folder, where these are written.
+        """
+        store = self.bundle.provenance.get("store", {})
+        settings: dict[str, Any] = dict(store.get("settings", {}))
+        variables: dict[str, Any] = {}
+        for info in self.bundle.modalities:
+            variables |= info.settings.get("variables", {})
+        if variables and store.get("source") == source:
+            settings["variables"] = str(place / "variables.json")
+            write_json(place / "variables.json", variables)
         return settings
 
     @overload
@@ -191,10 +205,16 @@ class Predictor:
                 series: (hours, variable, value) triples, hours from ICU admission, value in the
                     variable's own unit; of a category its name, a text that means it, or its
                     score. Of equal times the last one wins. Derived variables are derived.
+                    So of every time series by its name.
+                static (by its name): {field: value}, or such triples; of a field the last counts.
+                codes (by its name): codes as texts, or (hours, code) with the hours from which
+                    each was known, or (hours, variable, code).
+                embedding (by its name): numbers (width,) or (vectors, width).
                 film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
                 note: a text, or several, the first is read first. A text is read as it is; of
                     {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
-            hours: the prediction time, from ICU admission; needed with a series.
+            hours: the prediction time, from ICU admission; needed with a series, for others None
+                is 0.
             tasks: None: all of the bundle.
 
         Raises:
@@ -225,6 +245,7 @@ class Predictor:
         split: str | None = None,
         tasks: Iterable[str] | None = None,
         model: str | None = None,
+        without: Collection[str] = (),
     ) -> pa.Table:
         """The predictions table (schema.PREDICTIONS) of a store's samples.
 
@@ -235,6 +256,7 @@ class Predictor:
             split: None: samples of all splits.
             tasks: None: all that both know.
             model: its name in the table; None: the network's.
+            without: modalities to be taken as absent from every sample.
 
         Raises:
             UserError: a store that does not fit the bundle, no task in common.
@@ -243,6 +265,7 @@ class Predictor:
         both = [name for name in self.tasks if name in store.tasks]
         names = self._asked(tasks, both)
         modalities = shared_modalities(self.bundle, store, self.say)
+        modalities = [name for name in modalities if name not in without]
         loader = Loader(store, self.bundle.scaling, modalities, self.bundle.model.config)
         # Every task is checked before the first one is answered.
         parts = {name: self._samples(store, name, split) for name in names}

@@ -6,10 +6,13 @@ from typing import Any
 
 import duckdb
 
-from flexcare.sources import eicu
+from flexcare.errors import UserError
+from flexcare.sources.eicu import EICU
 from flexcare.sources.flat import Flat, tasks_of
+from flexcare.sources.meds import Meds
 from flexcare.sources.mimic_iv import MimicIV
 from flexcare.sources.physionet2012 import Physionet2012
+from flexcare.sources.physionet2019 import Physionet2019
 from flexcare.sources.tables import Source
 
 
@@ -26,8 +29,12 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "flat": Flat,
     "synthetic": _synthetic,
     "physionet2012": Physionet2012,
-    "eicu": eicu.only_tables,
+    "eicu": EICU,
+    "physionet2019": Physionet2019,
+    "meds": Meds,
 }
+
+WITH_COMPANIONS = ("mimic-iv", "synthetic")  # read folders of films, notes, emergency visits
 
 # What a source wants otherwise than config.Preparation says.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -37,6 +44,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     # Rows have the offset at which they were entered. A patient's hospital stays have no order, so
     # none is evidence for another. Texts are short picks from menus.
     "eicu": {"clock": "storetime", "one_stay": False, "texts_of": "admission", "max_texts": 64},
+    "physionet2019": {"min_age": 0, "one_stay": False},
+    "meds": {"one_stay": False},
 }
 
 # What is asked where no tasks are named; tasks.STANDARD of a source that is not here.
@@ -51,6 +60,14 @@ DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
         "eicu_sepsis",
         "eicu_aki",
     ),
+    "physionet2019": ("p2019_sepsis",),
+    "meds": (
+        "in_hospital_mortality",
+        "decompensation",
+        "length_of_stay",
+        "phenotyping",
+        "readmission",
+    ),
 }
 
 # Sources whose folder holds task files.
@@ -59,9 +76,44 @@ OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": tasks_of}
 
 def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequence[str] | None:
     """The tasks to load: those named, where a name may be that of a task file in the source's
-    folder; else all such files, or the usual ones of the source (None: of the package)."""
+    folder; else all such files, or the usual ones of the source (None: of the package).
+
+    Raises:
+        UserError: none are named, and a folder that should hold task files has none.
+    """
     own = {Path(task).stem: task for task in OWN_TASKS[source](path)} if source in OWN_TASKS else {}
-    if tasks is None:
-        return list(own.values()) if source in OWN_TASKS else DEFAULT_TASKS.get(source)
-    names = tasks.split(",") if isinstance(tasks, str) else tasks
-    return [own.get(name.strip(), name) for name in names]
+    if tasks is not None:
+        names = tasks.split(",") if isinstance(tasks, str) else tasks
+        return [own.get(name.strip(), name) for name in names]
+    if source in OWN_TASKS and path.is_dir() and not own:
+        raise UserError(
+            "nothing is asked",
+            found=f"no task file in {path / 'tasks'}",
+            expected="a TOML file for each question",
+            do="Write one, as docs/data.md shows, or name tasks with --tasks.",
+        )
+    return list(own.values()) or DEFAULT_TASKS.get(source)
+
+
+def companions_of(source: str, given: dict[str, str | Path | None]) -> dict[str, Path]:
+    """The folders of companions that were given, to a source that has some.
+
+    Raises:
+        UserError: one is not there, or the source reads none.
+    """
+    out = {name: Path(folder) for name, folder in given.items() if folder}
+    if out and source not in WITH_COMPANIONS:
+        raise UserError(
+            f"source {source} has no companions",
+            found=", ".join(f"--{name}" for name in out),
+            expected="the folder of the source alone",
+            do="Leave these out; only " + " and ".join(WITH_COMPANIONS) + " read them.",
+        )
+    for folder in out.values():  # before the long tables are read, not after
+        if not folder.is_dir():
+            raise UserError(
+                f"no folder {folder}",
+                expected="the downloaded data set",
+                do="Check the path; docs/data.md says what goes where.",
+            )
+    return out

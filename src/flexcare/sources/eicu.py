@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from flexcare.errors import UserError
@@ -252,16 +251,3 @@ class EICU(FewTables):
                 late = self._arrow(_HOURLY.format(name=name, path=place, which=">"), path.name)
                 self.dropped[f"{name}: hours not over when the stay ends"] += len(late)
         return self._arrow(" UNION ALL ".join(parts), "diagnosis, or of the hourly grid")
-
-
-def only_tables(
-    path: Path, connection: duckdb.DuckDBPyConnection, **companions: Path | None
-) -> EICU:
-    """The source; films and notes of other data sets do not belong to it."""
-    if companions:
-        raise UserError(
-            "eicu has no companion folders",
-            found=", ".join(f"--{name}" for name in sorted(companions)),
-            expected="the folder of its tables alone",
-        )
-    return EICU(path, connection)

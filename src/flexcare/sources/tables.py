@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import duckdb
 import numpy as np
@@ -101,6 +101,13 @@ class Source(Protocol):
         """Sorted events of these stays: stay (row of `stays`), seconds, available, variable,
         value; see features.series.Events."""
         ...
+
+
+@runtime_checkable
+class FindsVariables(Protocol):
+    """A source whose `variables` may be "": it then finds them in what the training split has."""
+
+    def own_variables(self, stays: pa.Table) -> VariableSet: ...
 
 
 def tidy(columns: str, **values: Any) -> pa.Table:
@@ -273,7 +280,7 @@ class reading:
             raise UserError(
                 f"table {self.name} cannot be read to its end",
                 found=_first_line(error),
-                expected="a whole csv or csv.gz file",
+                expected="a whole file",
                 do="Download it again and compare its checksum.",
             ) from None
 

@@ -13,7 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from flexcare.baselines.networks import NETWORKS
-from flexcare.config import Config, check
+from flexcare.config import Config, check, over
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
@@ -97,7 +97,7 @@ def _asked(
                 raise UserError(f"no {name} given", expected="at least one name, or nothing at all")
             above[name] = list(values)
     given = {name: value for name, value in training.items() if value is not None}
-    return _over(settings, above | ({"training": given} if given else {}))
+    return over(settings, above | ({"training": given} if given else {}))
 
 
 def _preset(store: Store) -> dict[str, Any]:
@@ -106,15 +106,9 @@ def _preset(store: Store) -> dict[str, Any]:
     return training
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which `above` wins, table by table."""
-    tables = {k for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
-    return below | above | {key: _over(below[key], above[key]) for key in tables}
-
-
 def _resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
-    config = check(Config, _over(_preset(store), settings), "the settings of train")
+    config = check(Config, over(_preset(store), settings), "the settings of train")
     if config.network not in NETWORKS:
         raise unknown("network", config.network, NETWORKS)
     weights = config.objective.task_weights
@@ -159,7 +153,7 @@ def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:
             expected="no setting but training.epochs",
             do="Leave these out, or start a new run with another --out.",
         )
-    return check(Config, _over(found["config"], settings), f"{out / 'config.json'}")
+    return check(Config, over(found["config"], settings), f"{out / 'config.json'}")
 
 
 def _refuse_empty(rows: dict[str, Rows]) -> None:

@@ -26,6 +26,8 @@ _DIED = """
         WHEN died_at::TIMESTAMP BETWEEN start::TIMESTAMP AND stop::TIMESTAMP
         THEN died_at::TIMESTAMP END
 """
+# Where nobody has a time of death, the table has nothing to say about it.
+_KNOWN = f"CASE WHEN (SELECT count(died_at) > 0 FROM flat_subjects) THEN ({_DIED}) IS NOT NULL END"
 _ROWS = """
 SELECT stay, items.*, facts.text, facts.number,
     epoch(time::TIMESTAMP) - epoch(intime) AS seconds, epoch({visible}) - epoch(intime) AS stored,
@@ -95,7 +97,7 @@ class Flat(FewTables):
         return self._table(
             f"SELECT stay_id::BIGINT AS hadm_id, subject_id::BIGINT AS subject_id,"
             f" start::TIMESTAMP AS admittime, stop::TIMESTAMP AS dischtime, {_DIED} AS deathtime,"
-            f" ({_DIED}) IS NOT NULL AS died, NULL::VARCHAR AS admission_type,"
+            f" {_KNOWN} AS died, NULL::VARCHAR AS admission_type,"
             " NULL::VARCHAR AS insurance, NULL::VARCHAR AS race"
             f" FROM flat_stays JOIN (SELECT subject_id::BIGINT AS subject, died_at"
             " FROM flat_subjects) ON subject = subject_id::BIGINT ORDER BY hadm_id"

@@ -70,7 +70,7 @@ def write_template(out: Path) -> None:
     Raises:
         UserError: `out` exists.
     """
-    refuse_existing(out, "this place")
+    refuse_existing(out, "DIR")
     with whole(out) as folder:
         for name in ("", TASKS, "films"):
             (folder / name).mkdir()

@@ -1,0 +1,232 @@
+"""The work of a protocol: stores, runs and predictions, each made once and kept in a folder.
+
+A thing's name ends in a hash of all that it is made from, so an interrupted protocol goes on where
+it was, a changed one makes anew what the change concerns, and models with equal settings share
+their runs.
+
+tables/                    what the protocol's script wrote of the data
+stores/NAME/               one a fold and repeat
+runs/STORE-NAME/           of `flexcare train`
+predictions/NAME.parquet   one a model, seed, store and split
+seconds.json               how long each of these took
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flexcare.baselines.named import BASELINES
+from flexcare.config import over
+from flexcare.errors import UserError
+from flexcare.evaluation.predictions import averaged, read_predictions, write_predictions
+from flexcare.evaluation.stored import stored_predictions
+from flexcare.files import read_json, whole, write_json
+from flexcare.preparation import prepare
+from flexcare.reproduce.protocol import NETWORK, Model, Protocol, given
+from flexcare.serving.predictor import load
+from flexcare.store import Store
+from flexcare.training.folder import CHECKPOINT
+from flexcare.training.run import train
+
+Say = Callable[[str], None]
+Fold = tuple[int, int]  # repeat, fold
+
+
+class Work:
+    """Makes what is not there yet.
+
+    Args:
+        protocol: what is wanted; `path` of its file, beside which the script lies.
+        data: the folder of the data.
+        out: the folder to work in.
+
+    Attributes:
+        used: names of all that was asked for.
+    """
+
+    def __init__(self, protocol: Protocol, path: Path, data: Path, out: Path, say: Say) -> None:
+        self.protocol, self.path, self.data, self.out, self.say = protocol, path, data, out, say
+        self.used: dict[str, None] = {}
+        self.opened: dict[str, Store] = {}
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Every repeat's folds; a single one where the source or the hash has one test set."""
+        of = self.protocol.data
+        return [(r, f) for r in range(of.repeats) for f in range(of.preparation.folds or 1)]
+
+    @property
+    def seconds(self) -> float:
+        """How long all took that was asked for, whenever it was made."""
+        known = self._known_seconds()
+        return sum(known.get(name, 0.0) for name in self.used)
+
+    def store(self, model: Model, fold: Fold) -> Store:
+        """The store of a fold, with the inputs of a model."""
+        data, (repeat, number) = self.protocol.data, fold
+        settings = over(given(data.preparation), given(model.preparation))
+        settings["seed"] = settings.get("seed", 0) + repeat
+        if settings.get("folds"):
+            settings["fold"] = number
+        source = data.model_dump(mode="json", exclude={"preparation", "repeats"})
+        name = f"repeat{repeat}-fold{number}-{_hash(source, str(self.data), settings)}"
+        if name not in self.opened:
+            place = self.out / "stores" / name
+            with self._made(f"stores/{name}", place) as missing:
+                if missing:
+                    self._prepare(place, settings)
+            self.opened[name] = Store(place)
+        return self.opened[name]
+
+    def predictions(
+        self, name: str, fold: Fold, split: str, without: Sequence[str] = ()
+    ) -> pa.Table:
+        """A model's predictions in a fold: the mean over its seeds."""
+        model = self.protocol.models[name]
+        store = self.store(model, fold)
+        kind = self._network if model.kind == NETWORK else self._baseline
+        tables = [kind(model, store, split, seed, without) for seed in model.seeds]
+        return averaged(tables, name)
+
+    def _prepare(self, place: Path, settings: dict[str, Any]) -> None:
+        """One store; what an earlier one has of the same is taken from it."""
+        data = self.protocol.data
+        raw = self._tables() if data.make else self._below(data.path)
+        prepare(
+            data.source,
+            raw,
+            place,
+            cxr=self._below(data.cxr) if data.cxr else None,
+            note=self._below(data.note) if data.note else None,
+            ed=self._below(data.ed) if data.ed else None,
+            tasks=data.tasks,
+            preset=data.preset,
+            settings=settings,
+            reuse=next((one.path for one in self.opened.values()), None),
+            say=self.say,
+        )
+
+    def _below(self, path: str) -> Path:
+        """A part of the data."""
+        if not (self.data / path).exists():
+            raise UserError(
+                f"there is no {path} in {self.data}",
+                expected="the data of the protocol",
+                do="Name the folder that holds it with --data.",
+            )
+        return self.data / path
+
+    def _tables(self) -> Path:
+        """What the protocol's script writes of the data."""
+        script, raw = (
+            self.path.parent / self.protocol.data.make,
+            self._below(self.protocol.data.path),
+        )
+        place = self.out / f"tables-{_hash(str(raw), script.read_text())}"
+        with self._made(place.name, place) as missing:
+            if missing:
+                with whole(place) as temporary:
+                    done = subprocess.run([sys.executable, script, raw, temporary], check=False)
+                    if done.returncode:
+                        raise UserError(
+                            f"{script} failed", found=f"exit code {done.returncode}, see above"
+                        )
+        return place
+
+    def _network(
+        self, model: Model, store: Store, split: str, seed: int, without: Sequence[str]
+    ) -> pa.Table:
+        """Predictions of a network, or of one a task."""
+        settings = over(given(self.protocol.settings), given(model.settings))
+        asked = settings.pop("tasks", None) or _learnable(store)
+        parts = [[task] for task in asked] if model.alone else [list(asked)]
+        tables = []
+        for tasks in parts:
+            made_of = _hash(settings, tasks)
+            run = f"{store.path.name}-{NETWORK}-seed{seed}-{made_of}"
+            name = "-".join([run, *(f"without-{one}" for one in without), split])
+            place = self.out / "predictions" / f"{name}.parquet"
+            with self._made(f"predictions/{name}", place) as missing:
+                if missing:
+                    predictor = load(self._run(run, store, settings, tasks, seed), say=_silent)
+                    found = predictor.predict_store(store, split, tasks, without=without)
+                    write_predictions(place, found)
+            tables.append(read_predictions(place))
+        return pa.concat_tables(tables)
+
+    def _run(
+        self, name: str, store: Store, settings: dict[str, Any], tasks: list[str], seed: int
+    ) -> Path:
+        """The bundle of a run, which is begun, taken up again, or finished."""
+        place = self.out / "runs" / name
+        done = place / "finished"
+        with self._made(f"runs/{name}", done) as missing:
+            if missing:
+                resume = (place / CHECKPOINT).exists()
+                if not resume:
+                    shutil.rmtree(place, ignore_errors=True)
+                new: dict[str, Any] = {"tasks": tasks, "seed": seed, "settings": settings}
+                train(store.path, place, **({} if resume else new), resume=resume, quiet=True)
+                done.touch()
+        return place / "bundle"
+
+    def _baseline(
+        self, model: Model, store: Store, split: str, seed: int, without: Sequence[str]
+    ) -> pa.Table:
+        """Predictions of a baseline."""
+        name = f"{store.path.name}-{model.kind}-seed{seed}-{_hash()}-{split}"
+        place = self.out / "predictions" / f"{name}.parquet"
+        with self._made(f"predictions/{name}", place) as missing:
+            if missing:
+                parts = BASELINES[model.kind](store, _learnable(store), split, seed)
+                tables = [stored_predictions(store, *part, model.kind) for part in parts]
+                write_predictions(place, pa.concat_tables(tables))
+        return read_predictions(place)
+
+    @contextmanager
+    def _made(self, name: str, place: Path) -> Iterator[bool]:
+        """Whether a thing is missing; says and remembers how long the block took to make it."""
+        self.used[name] = None
+        missing, started = not place.exists(), time.monotonic()
+        before = self._known_seconds()
+        try:
+            yield missing
+        finally:
+            if missing:
+                known = self._known_seconds()
+                # What was made within counts for itself.
+                within = sum(known.values()) - sum(before.values())
+                took = time.monotonic() - started - within
+                known[name] = round(known.get(name, 0.0) + took, 3)
+                write_json(self.out / "seconds.json", known)
+                self.say(f"{name}: {took:.0f} s")
+
+    def _known_seconds(self) -> dict[str, float]:
+        path = self.out / "seconds.json"
+        known: dict[str, float] = read_json(path, "a table of seconds") if path.exists() else {}
+        return known
+
+
+def _learnable(store: Store) -> list[str]:
+    """Tasks that have training samples."""
+    return [name for name in store.tasks if len(store.rows(name, "train"))]
+
+
+def _hash(*parts: Any) -> str:
+    """Eight letters that change with the parts and with the version of flexcare."""
+    text = json.dumps([importlib.metadata.version("flexcare"), *parts], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _silent(line: str) -> None:
+    """What a bundle says of the store it was trained on tells nothing."""
