@@ -64,7 +64,7 @@ def prepare(
     """Turn raw tables into a store: cohort, questions, answers, features.
 
     Args:
-        source: mimic-iv or synthetic.
+        source: mimic-iv, eicu, physionet2012, physionet2019, meds, flat or synthetic.
         path: folder of the source.
         out: store to write.
         cxr: folder of MIMIC-CXR-JPG.
@@ -263,7 +263,7 @@ def predict(
         bundle: folder with weights.safetensors and bundle.json.
         path: store that `prepare` wrote; with --source a folder of raw tables.
         out: predictions table to write (Parquet, MEDS columns).
-        source: mimic-iv or synthetic; the folder is prepared as the bundle's store was.
+        source: a name as in prepare; the folder is prepared as the bundle's store was.
         cxr: folder of MIMIC-CXR-JPG.
         note: folder of MIMIC-IV-Note.
         ed: folder of MIMIC-IV-ED.

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flexcare.baselines.fitted import Known, _renumbered, _shares
 from flexcare.baselines.majority import labels_of
 from flexcare.baselines.named import BASELINES
-from flexcare.baselines.trees import Known, _renumbered, _shares
 from flexcare.evaluation.evaluate import evaluate_tables
 from flexcare.evaluation.stored import present, stored_predictions
 from flexcare.training.schedules import one_hour
@@ -51,9 +51,10 @@ def test_majority_is_what_counting_says(store, relabel):
         np.testing.assert_allclose(found, np.tile(expected, (len(found), 1)), atol=1e-7)
 
 
-def test_trees_find_a_planted_signal(store):
+@pytest.mark.parametrize("name", ["trees", "logistic"])
+def test_a_planted_signal_is_found(store, name):
     info = store.tasks["phenotyping"]
-    _, rows, found = answers("trees", store, ["phenotyping"])["phenotyping"]
+    _, rows, found = answers(name, store, ["phenotyping"])["phenotyping"]
     labels = labels_of(store, info, rows)[0][:, info.classes.index(DIABETES)]
     chance = found[:, info.classes.index(DIABETES)]
     assert chance[labels == 1].mean() > chance[labels == 0].mean() + 0.25

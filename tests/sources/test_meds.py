@@ -215,6 +215,7 @@ def test_where_no_file_fits_the_most_frequent_codes_of_the_training_split_are_ta
     for row in data.rows:
         row["code"] = row["code"].replace("LAB//220045", "PULSE//a").replace("LAB//50820", "PH//b")
     data.add(1, 31, "HOSPITAL_DISCHARGE//X", 5.0)  # not a value
+    data.add(1, 999, "ONLY//after//stays", 5.0)
     folder = data.write(tmp_path / "d")
     splits = ["held_out" if n > 10 else "train" for n in range(1, 13)]
     put(folder, pa.table({"subject_id": list(range(1, 13)), "split": splits}),

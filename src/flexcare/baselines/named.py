@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from flexcare.baselines.logistic import logistic
 from flexcare.baselines.majority import Answered, majority
 from flexcare.baselines.trees import trees
 from flexcare.store import Store
@@ -9,5 +10,6 @@ from flexcare.store import Store
 # (store, tasks, split, seed) -> by task: its info, sample rows (n,), probabilities (n, outputs).
 BASELINES: dict[str, Callable[[Store, Iterable[str], str, int], Iterator[Answered]]] = {
     "trees": trees,
+    "logistic": logistic,
     "majority": majority,
 }

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flexcare.baselines.networks.parts import Answers
-from flexcare.batch import Batch
+from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.models.dense import all_rows
-from flexcare.models.encoders import learned
+from flexcare.models.encoders import by_length, learned
 from flexcare.models.layers import Layer, hiding
 from flexcare.models.network import Network, Output
 from flexcare.schema import ModalityInfo, TaskInfo
@@ -42,8 +42,20 @@ class EarlyFusion(Network):
             values, valid = all_rows(groups, batch.size)
             parts.append(values + self.marks[name])
             known.append(valid)
-        x, bias = torch.cat(parts, 1), hiding(torch.cat(known, 1))[:, None, None]
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            x = layer.finish(x, layer.attend(*layer.split(x), bias))
-        return Output(self.answers(batch.tasks, x[:, 0]), batch.tasks)
+        patient = self._read(torch.cat(parts, 1), torch.cat(known, 1))
+        return Output(self.answers(batch.tasks, patient), batch.tasks)
+
+    def _read(self, values: Tensor, valid: Tensor) -> Tensor:
+        """(B, L, D), (B, L) -> (B, D), the class token's output."""
+        # Their order means nothing, so padding can go to the end, and rows of like length together.
+        order = (~valid).int().argsort(dim=1, stable=True)
+        values = values.take_along_dim(order[..., None], 1)
+        rows = torch.arange(len(values), device=values.device)
+        out = torch.zeros_like(values[:, 0])
+        for group in by_length(Tokens(values, valid.take_along_dim(order, 1), rows)):
+            x, bias = group.values, hiding(group.valid)[:, None, None]
+            for layer in self.layers:
+                assert isinstance(layer, Layer)
+                x = layer.finish(x, layer.attend(*layer.split(x), bias))
+            out[group.rows] = x[:, 0].to(out.dtype)
+        return out
