@@ -90,15 +90,13 @@ def _place(results: str | Path | None, protocol: Path, out: Path) -> Path:
 
 def _outcome(wanted: Protocol, path: Path, split: str, work: Work) -> Outcome:
     """All models' predictions, judged on the same samples."""
-    tables, minutes = {}, {}
+    tables, subsets, minutes = {}, {}, {}
     for name in wanted.models:
         work.used.clear()
         tables[name] = _pooled(work, name, split)
+        for told, without in _subsets(work, wanted).items() if name == wanted.first else ():
+            subsets[told] = _pooled(work, name, split, without)
         minutes[name] = round(work.seconds / 60, 1)
-    subsets = {
-        told: _pooled(work, wanted.first, split, without)
-        for told, without in _subsets(work, wanted).items()
-    }
     any_model = next(iter(tables))
     tasks = _tasks(work, wanted.models[any_model], tables[any_model])
     judge = Judge(tables[any_model], tasks, wanted.resamples)
@@ -155,7 +153,7 @@ def _tasks(work: Work, model: Model, answered: pa.Table) -> dict[str, TaskInfo]:
 
 def _subsets(work: Work, wanted: Protocol) -> dict[str, Without]:
     """The sets of modalities that the first model is tried with, as what each leaves out."""
-    if not wanted.every_subset or wanted.first not in wanted.models:
+    if not wanted.every_subset:
         return {}
     model = wanted.models[wanted.first]
     chosen = model.settings.modalities or wanted.settings.modalities
