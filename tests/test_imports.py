@@ -27,7 +27,7 @@ RAW = ("sources", "cohort", "preparation", "storing", "embedding", "reuse")
 FORBIDDEN = (
     {part: {"torch", *RIGHT} for part in LEFT}
     | {part: set(RAW) for part in RIGHT}
-    | {"models": {*RAW, "store", "loading", "tasks"}}
+    | {"models": {*RAW, "store", "loading", "tasks", "baselines"}}
     | {part: {"torch", *LEFT, *RIGHT} for part in ("errors", "files", "schema")}
     | {"config": {"torch", *LEFT, *RIGHT}, "batch": {*LEFT, *RIGHT}}
     | {"loading": {*RAW, "models", "training", "serving", "report", "evaluation", "baselines"}}

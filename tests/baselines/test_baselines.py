@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flexcare.baselines.fitted import Known, _renumbered, _shares
+from flexcare.baselines.fitted import Known, _classes, _renumbered, _shares
 from flexcare.baselines.majority import labels_of
 from flexcare.baselines.named import BASELINES
 from flexcare.evaluation.evaluate import evaluate_tables
 from flexcare.evaluation.stored import present, stored_predictions
+from flexcare.schema import TaskInfo
 from flexcare.training.schedules import one_hour
 
 DIABETES = "Diabetes mellitus with complications"  # told by the series
@@ -129,6 +130,16 @@ def test_classes_unseen_in_training_do_not_judge_the_tuning():
     kept = _renumbered(known, np.array([1, 3]))
     assert kept.labels.tolist() == [[0.0], [1.0]]
     assert kept.numbers.tolist() == [[1.0], [2.0]]
+
+
+def test_two_classes_of_several_keep_their_places():
+    info = TaskInfo("drg", "?", "multiclass", ("a", "b", "c"), "macro_f1")
+    labels = np.array([[0.0], [2.0]])
+    known = Known(np.zeros((2, 1)), labels, labels >= 0, np.ones(2))
+    model = _classes(
+        lambda *about: lambda numbers: np.full(len(numbers), 0.9), info, known, known, 0
+    )
+    np.testing.assert_allclose(model(np.zeros((1, 1))), [[0.1, 0, 0.9]])
 
 
 def test_hours_drawn_stand_for_the_whole_stay(store):

@@ -284,6 +284,26 @@ def test_a_value_of_gru_d_fades_from_the_last_towards_nothing():
             since = torch.where(seen > 0, 1 / 24, since + 1 / 24)
 
 
+@pytest.mark.parametrize("name", ["medfuse", "moe_health"])
+def test_of_nothing_known_the_heads_see_zeros(name):
+    model = network(name)
+    found = model(Batch(2, {}, NAMES)).logits
+    for task in NAMES:
+        torch.testing.assert_close(found[task][0], model.answers.linear[task].bias)
+
+
+def test_medfuse_reads_series_first_and_skips_what_is_absent():
+    model = network("medfuse")
+    assert model.vectors.names[:2] == ("vitals", "waves")
+    vectors, there = model.vectors(model.encoded(batch_of()), len(PATTERNS), model.fusion.bias_hh)
+    logits = model(batch_of()).logits["death"]
+    for row, has in enumerate(there):
+        state = (torch.zeros(1, 8).double(), torch.zeros(1, 8).double())
+        for vector in vectors[row][has]:
+            state = model.fusion(vector[None], state)
+        torch.testing.assert_close(logits[row], model.answers.linear["death"](state[0])[0])
+
+
 def test_modality_dropout_leaves_out_in_training_alone_and_never_all():
     model = network("modality_dropout", dropout=0.0)
     batch = batch_of(torch.ones(64, len(INFOS), dtype=torch.bool))
@@ -293,6 +313,9 @@ def test_modality_dropout_leaves_out_in_training_alone_and_never_all():
     assert all((a != b).any() for a, b in pairwise(loud))
     nothing = model(Batch(1, {}, NAMES)).logits["death"]
     assert all((logits != nothing).all() for logits in loud)
+    alone = batch_of(torch.eye(len(INFOS), dtype=torch.bool))
+    expected = model.eval()(alone).logits["death"]
+    assert torch.equal(model.train()(alone).logits["death"], expected)
 
 
 def test_flex_moe_uses_the_expert_of_a_set_and_fills_what_is_missing():
@@ -334,6 +357,8 @@ def test_moe_health_uses_only_experts_whose_modalities_are_there():
         assert not differs[~at_hand].any()
         assert differs[(members == PATTERNS).all(1)].all() or members.sum() > 1
     assert model.members.shape == (7 + 21, 7)  # at most two of seven
+    vectors, at_hand = torch.zeros(1, 7, 8).double(), torch.zeros(1, 28, dtype=torch.bool)
+    assert not model._gates(vectors, at_hand[:, :7], at_hand).any()  # counts in no balance
 
 
 def test_m3h_looks_at_other_tasks_but_not_only():
@@ -344,11 +369,16 @@ def test_m3h_looks_at_other_tasks_but_not_only():
             model.own[task].bias += 1
         changed = model(batch_of()).logits
         assert all((own[name] != changed[name]).any() for name in NAMES)
+
+
+@pytest.mark.parametrize(("share", "moved"), [(100.0, "days"), (-100.0, "death")])
+def test_m3h_mixes_its_own_and_others_in_a_proportion(share, moved):
+    model = network("m3h", tasks=TASKS[:2])
     with torch.no_grad():
-        for share in model.proportion.values():
-            share.fill_(100.0)  # all of its own
-        own = model(batch_of()).logits
+        for proportion in model.proportion.values():
+            proportion.fill_(share)
+        before = model(batch_of(tasks=NAMES[:2])).logits
         model.own["days"].bias += 1
-    changed = model(batch_of()).logits
-    assert torch.equal(own["death"], changed["death"])
-    assert not torch.equal(own["days"], changed["days"])
+        after = model(batch_of(tasks=NAMES[:2])).logits
+    changed = [name for name in NAMES[:2] if not torch.allclose(before[name], after[name])]
+    assert changed == [moved]
