@@ -25,6 +25,8 @@ RUNS = {
     "parallel": {"training": {"schedule": "parallel"}},
     "single": {"training": {"schedule": "round_robin"}},
     "stopped": {"training": {"schedule": "proportional"}},
+    "flex_moe": {"network": "flex_moe", "training": {"schedule": "parallel"}},
+    "moe_health": {"network": "moe_health", "training": {"schedule": "round_robin"}},
     "notes": {"modalities": ["film", "note"], "objective": {"decorrelation": "correlation"}},
 }
 
