@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flexcare.files import refuse_existing, whole
+
 STAINS = ("HE", "CD3", "CD8", "CD56", "CD68", "CD163", "MHC1", "PDL1")
 BEFORE, SURGERY, ASKED = "2000-01-01 00:00", "2000-01-01 12:00", "2000-01-02 00:00"
 ASKED_HOURS, ASKED_DAYS = 24, 1
@@ -133,4 +135,6 @@ def embeddings(features: Path) -> pa.Table:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    refuse_existing(Path(sys.argv[2]), "OUT")
+    with whole(Path(sys.argv[2])) as new:
+        main(Path(sys.argv[1]), new)

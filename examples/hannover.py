@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from flexcare.files import refuse_existing, whole
+
 LABS = {  # the columns' beginning: our name
     "ldh": "lactate_dehydrogenase",
     "crp": "c_reactive_protein",
@@ -124,4 +126,6 @@ def add_label(tables: Tables, stay: int, name: str, hours: int, value: bool) -> 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    refuse_existing(Path(sys.argv[2]), "OUT")
+    with whole(Path(sys.argv[2])) as new:
+        main(Path(sys.argv[1]), new)

@@ -220,11 +220,12 @@ class Parts:
         if empty:
             self.source.dropped["documents without a usable section"] += empty
         table = pa.concat_tables(tables)
-        # A discharge summary is available at its admission's discharge.
+        # A discharge summary is available at its admission's discharge, unless its source knows.
         place = rows_of(table["hadm_id"].combine_chunks(), admissions, "hadm_id")
         discharge = admissions["dischtime"].combine_chunks().take(pa.array(place, mask=place < 0))
         summary = pc.equal(table["kind"], "discharge_summary")
-        available = pc.if_else(summary, discharge, table["available_at"])
+        known = pc.coalesce(table["available_at"], discharge)
+        available = pc.if_else(summary, known, table["available_at"])
         table = table.set_column(
             table.column_names.index("available_at"), "available_at", available
         )

@@ -85,10 +85,11 @@ def test_labels_of_the_split_asked_have_no_influence(store, relabel):
             np.testing.assert_array_equal(found[task][2], after)
 
 
-def test_label_with_one_answer_gets_its_share(store, relabel):
+@pytest.mark.parametrize("name", ["trees", "logistic"])
+def test_label_with_one_answer_gets_its_share(store, relabel, name):
     known = {"readmission": 1.0, "drg": 2.0}
     relabel(label=lambda row: [known.get(row["task"], row["label"][0]), *row["label"][1:]])
-    found = answers("trees", store, ["readmission", "drg"])
+    found = answers(name, store, ["readmission", "drg"])
     assert (found["readmission"][2] == 1).all()
     assert (found["drg"][2] == np.eye(store.tasks["drg"].outputs)[2]).all()
 
@@ -102,18 +103,22 @@ def test_label_that_nobody_has_is_a_coin(store, relabel):
         np.testing.assert_allclose(found["drg"][2], 1 / store.tasks["drg"].outputs)
 
 
-def test_masked_labels_are_not_learned_from(store, relabel):
+@pytest.mark.parametrize("name", ["trees", "logistic"])
+def test_masked_labels_are_not_learned_from(store, relabel, name):
     tasks = ("readmission", "phenotyping")
     relabel(label_mask=lambda row: [value == 1 for value in row["label"]])
-    for _, _, found in answers("trees", store, tasks).values():
+    for _, _, found in answers(name, store, tasks).values():
         assert (found == 1).all()
 
 
-def test_class_unseen_in_training_gets_nothing(store, relabel):
-    odd = {"train": lambda value: min(value // 2 * 2 + 1.0, 7.0)}
+@pytest.mark.parametrize("name", ["trees", "logistic"])
+@pytest.mark.parametrize("highest", [7.0, 3.0])
+def test_class_unseen_in_training_gets_nothing(store, relabel, name, highest):
+    """Of eight classes the odd ones up to a highest are in the training split; 3: two classes."""
+    odd = {"train": lambda value: min(value // 2 * 2 + 1.0, highest)}
     relabel(label=lambda row: [odd.get(row["split"], float)(value) for value in row["label"]])
     train = np.unique(labels_of(store, store.tasks["drg"], store.rows("drg", "train"))[0])
-    found = answers("trees", store, ["drg"])["drg"][2]
+    found = answers(name, store, ["drg"])["drg"][2]
     assert set(np.flatnonzero(found.any(0))) == set(train.astype(int))
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
@@ -135,10 +140,11 @@ def test_hours_drawn_stand_for_the_whole_stay(store):
         assert weights[stays[drawn] == stay].sum() == pytest.approx((stays[every] == stay).sum())
 
 
-def test_without_tuning_samples_trees_learn_for_a_fixed_time(store, relabel):
+@pytest.mark.parametrize("name", ["trees", "logistic"])
+def test_without_tuning_samples_something_is_learned(store, relabel, name):
     kept = {"tuning": "held_out"}
     relabel(split=lambda row: kept.get(row["split"], row["split"]))
-    found = answers("trees", store, ["drg"])["drg"][2]
+    found = answers(name, store, ["drg"])["drg"][2]
     assert (found.std(0) > 0).any()
 
 

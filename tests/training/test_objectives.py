@@ -146,6 +146,18 @@ def test_a_task_that_is_not_asked_costs_nothing():
     assert parts["total"].item() == pytest.approx(expected)
 
 
+def test_what_a_network_does_not_have_is_no_term():
+    output, batch = asked(BINARY, SEVERAL)
+    bare = Output(output.logits, output.tasks)
+    parts = objective(bare, batch, [BINARY, SEVERAL], ObjectiveConfig())
+    assert set(parts) == {"total", "loss/death", "loss/days"}
+    expected = 0.2 * parts["loss/death"].item() + 0.5 * parts["loss/days"].item()
+    assert parts["total"].item() == pytest.approx(expected)
+    bare.balance = torch.tensor(3.0)
+    parts = objective(bare, batch, [BINARY, SEVERAL], ObjectiveConfig(balance_weight=0.1))
+    assert parts["total"].item() == pytest.approx(expected + (0.2 + 0.5) * 0.1 * 3.0)
+
+
 def test_weight_of_an_unknown_task_is_refused():
     with pytest.raises(UserError, match="Did you mean 'death'"):
         task_weights([BINARY], ObjectiveConfig(task_weights={"deaths": 1.0}))
