@@ -72,7 +72,7 @@ def main() -> None:
         many = answers(info, ROWS, SUBJECTS, random)
         found = [seconds(partial(resample, info.kind, many, copies)) for _ in rounds]
         rounds += found
-    keep("resamples of 7 x 100,000 predictions", "at most 10", list(rounds), "s")
+    keep("resamples of 7 x 100,000 predictions", "at most 10", rounds.tolist(), "s")
 
 
 if __name__ == "__main__":

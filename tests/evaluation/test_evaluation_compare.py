@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from flexcare.errors import UserError
 from flexcare.evaluation.compare import AREAS, MEAN, OWN, Judge
@@ -72,19 +73,22 @@ def test_the_mean_is_over_tasks_in_every_resample(judge):
 
 
 def test_a_subject_is_drawn_for_all_tasks_and_models_alike(judge):
-    """Two tasks with the same answers have the same value in every resample, even if one of them
-    asks only some of the subjects."""
     first, again = judge.scores(model(0.2)), judge.scores(model(0.2))
     for key, score in first.items():
         np.testing.assert_array_equal(score.drawn, again[key].drawn)
-    double = {"death": DEATH, "twin": TaskInfo("twin", "?", "binary", ("yes",), "auroc")}
-    death = answered(DEATH, 0.2)
-    few = death.slice(0, 100)
-    twin = few.set_column(few.column_names.index("task"), "task", pa.array(["twin"] * len(few)))
-    both = Judge(pa.concat_tables([death, twin]), double, 50)
-    alone = Judge(death, {"death": DEATH}, 50)
-    one = both.scores(pa.concat_tables([death, twin]))["death", "auroc"].drawn
-    np.testing.assert_array_equal(one, alone.scores(death)["death", "auroc"].drawn)
+
+
+def test_a_task_about_some_subjects_uses_their_copies():
+    everybody, few = answered(DEATH, 0.2), answered(CODES, 0.2, subjects=range(70, 120, 2))
+    table = pa.concat_tables([everybody, few])
+    judge = Judge(table, {"death": DEATH, "codes": CODES}, 5)
+    drawn = judge.scores(table)["codes", "macro_auroc"].drawn
+    labels, chance = (np.array(few[name].to_pylist()) for name in ("label", "probabilities"))
+    for copies, found in zip(judge.copies, drawn, strict=True):
+        times = copies[np.searchsorted(judge.people, few["subject_id"].to_numpy())]
+        rows = np.repeat(np.arange(len(few)), times)
+        areas = [roc_auc_score(labels[rows, k], chance[rows, k]) for k in range(2)]
+        assert found == pytest.approx(np.mean(areas))
 
 
 def test_a_paired_difference_is_tighter_than_its_parts(judge):

@@ -113,6 +113,14 @@ def test_the_table_has_what_it_says(done):
     assert "\n    flexcare reproduce runs/tiny.toml --data DATA\n" in page
 
 
+def test_what_is_taken_away_is_not_used(done):
+    out, _ = done
+    found = [p for p in (out / "work/predictions").iterdir() if "without-series" in p.name]
+    assert len(found) == 2 * 2  # folds x seeds
+    used = {m for p in found for m in pq.read_table(p)["modalities"].unique().to_pylist()}
+    assert used <= {"note", "none"}
+
+
 def test_a_difference_is_that_of_the_values(done):
     out, _ = done
     values = {(o["task"], o["metric"], o["model"]): o["value"] for o in entries(out)}

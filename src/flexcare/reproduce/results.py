@@ -8,6 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flexcare.errors import UserError
 from flexcare.evaluation.compare import AREAS, MEAN, OWN, UTILITY, Score, Scores
 from flexcare.evaluation.metrics import METRICS
@@ -146,7 +148,9 @@ def _models(outcome: Outcome) -> str:
         told = [f"{model.kind} {kind}".strip(), "one for each task" if model.alone else ""]
         told.append("mean of the seeds' probabilities" if len(model.seeds) > 1 else "")
         if name in outcome.thresholds:
-            told.append(f"warns from {outcome.thresholds[name]:.4f} on, by the tuning split")
+            at = outcome.thresholds[name]
+            when = f"warns from {at:.4f} on" if np.isfinite(at) else "never warns"
+            told.append(f"{when}, by the tuning split")
         seeds = ", ".join(map(str, model.seeds))
         rows.append([name, ", ".join(filter(None, told)), seeds, f"{outcome.minutes[name]}"])
     return _markdown(["model", "is", "seeds", "minutes"], rows)
