@@ -1,19 +1,23 @@
 """WHERE data come from: each source turns raw tables into the tidy ones of sources.tables."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from flexcare.errors import UserError
-from flexcare.sources.eicu import EICU
-from flexcare.sources.flat import Flat, tasks_of
-from flexcare.sources.meds import Meds
-from flexcare.sources.mimic_iv import MimicIV
-from flexcare.sources.physionet2012 import Physionet2012
-from flexcare.sources.physionet2019 import Physionet2019
 from flexcare.sources.tables import Source
+
+
+def _of(module: str, name: str) -> Callable[..., Any]:
+    """What a module of this folder calls so, imported when it is first called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(f"flexcare.sources.{module}"), name)(*args, **kwargs)
+
+    return call
 
 
 def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Path | None) -> Source:
@@ -21,17 +25,17 @@ def _synthetic(path: Path, connection: duckdb.DuckDBPyConnection, **folders: Pat
     for name in ("cxr", "note", "ed"):
         if folders.get(name) is None and (path / name).is_dir():
             folders[name] = path / name
-    return MimicIV(path, connection, name="synthetic", **folders)  # type: ignore[arg-type]
+    return SOURCES["mimic-iv"](path, connection, name="synthetic", **folders)
 
 
 SOURCES: dict[str, Callable[..., Source]] = {
-    "mimic-iv": MimicIV,
-    "flat": Flat,
+    "mimic-iv": _of("mimic_iv", "MimicIV"),
+    "flat": _of("flat", "Flat"),
     "synthetic": _synthetic,
-    "physionet2012": Physionet2012,
-    "eicu": EICU,
-    "physionet2019": Physionet2019,
-    "meds": Meds,
+    "physionet2012": _of("physionet2012", "Physionet2012"),
+    "eicu": _of("eicu", "EICU"),
+    "physionet2019": _of("physionet2019", "Physionet2019"),
+    "meds": _of("meds", "Meds"),
 }
 
 WITH_COMPANIONS = ("mimic-iv", "synthetic")  # read folders of films, notes, emergency visits
@@ -71,7 +75,7 @@ DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
 }
 
 # Sources whose folder holds task files.
-OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": tasks_of}
+OWN_TASKS: dict[str, Callable[[Path], list[str]]] = {"flat": _of("flat", "tasks_of")}
 
 
 def asked_of(source: str, path: Path, tasks: str | Sequence[str] | None) -> Sequence[str] | None:
