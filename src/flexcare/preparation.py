@@ -158,7 +158,7 @@ class _Preparation(Parts):
         check_folds(self.settings, self.source.held_out)
         admissions = admissions_of(self.source, subjects, self.settings)
         stays, every = select_stays(self.source, admissions, self.settings, flow)
-        self.say(f"cohort: {len(stays):,} of {len(every):,} ICU stays kept")
+        self.say(f"cohort: {len(stays):,} of {len(every):,} stays kept")
         variables = self._variables(stays)
         spans, first_seen = self.events(stays, variables, hashes.of)
         fitted = hashes.beside.submit(self.fit, spans[self._training(stays)], variables)

@@ -48,7 +48,7 @@ def test_the_presets_differ_in_the_order_of_the_filters(make: Make) -> None:
 
 def test_what_is_left_out_is_told_step_by_step(make: Make) -> None:
     steps = make(transfers(), tasks="phenotyping").manifest["cohort_flow"]
-    counts = [(s["left_out"], s["remaining"]) for s in steps if s["unit"] == "ICU stays"]
+    counts = [(s["left_out"], s["remaining"]) for s in steps if s["unit"] == "stays"]
     assert counts == [(0, 6), (0, 6), (4, 2), (1, 1), (0, 1)]
 
 

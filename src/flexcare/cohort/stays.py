@@ -124,7 +124,7 @@ def select_stays(
     """
     every = source.stays().sort_by([("subject_id", "ascending"), ("stay_id", "ascending")])
     stays = join(every, admissions, "hadm_id")
-    flow.start("ICU stays", len(stays), "all ICU stays")
+    flow.start("stays", len(stays), "all stays")
     timed = ~np.isnat(column(stays, "intime")) & ~np.isnat(column(stays, "outtime"))
     timed &= ~np.isnat(column(stays, "admittime")) & (column(stays, "los") >= 0)
     stays = _step(stays, timed, "no readable times or length, or of no known admission", flow)
@@ -163,7 +163,7 @@ def select_stays(
 
 
 def _step(stays: pa.Table, keep: Mask, reason: str, flow: Flow) -> pa.Table:
-    flow.step("ICU stays", keep, reason)
+    flow.step("stays", keep, reason)
     return stays.filter(pa.array(keep))
 
 
