@@ -243,6 +243,7 @@ def test_without_data_it_is_said_how_to_name_them(tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         main(["reproduce", str(tmp_path / "tiny.toml"), "--data", str(tmp_path)])
     assert "no hospital" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["tiny.toml"]
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "runs").glob("*.toml")))

@@ -55,8 +55,9 @@ def reproduce(
         raise unknown("split", split, SPLITS)
     wanted = _some(read_protocol(path), models)
     out = Path("reproduced") / path.stem if out is None else Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     work = Work(wanted, path, _data(data), out, say)
+    work.below(wanted.data.path)  # refused before there is a folder to work in
+    out.mkdir(parents=True, exist_ok=True)
     outcome = _outcome(wanted, path, split, work)
     say(section(outcome))
     whole = split == "held_out" and models is None

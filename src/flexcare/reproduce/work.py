@@ -102,14 +102,14 @@ class Work:
     def _prepare(self, place: Path, settings: dict[str, Any]) -> None:
         """One store; what an earlier one has of the same is taken from it."""
         data = self.protocol.data
-        raw = self._tables() if data.make else self._below(data.path)
+        raw = self._tables() if data.make else self.below(data.path)
         prepare(
             data.source,
             raw,
             place,
-            cxr=self._below(data.cxr) if data.cxr else None,
-            note=self._below(data.note) if data.note else None,
-            ed=self._below(data.ed) if data.ed else None,
+            cxr=self.below(data.cxr) if data.cxr else None,
+            note=self.below(data.note) if data.note else None,
+            ed=self.below(data.ed) if data.ed else None,
             tasks=data.tasks,
             preset=data.preset,
             settings=settings,
@@ -117,7 +117,7 @@ class Work:
             say=self.say,
         )
 
-    def _below(self, path: str) -> Path:
+    def below(self, path: str) -> Path:
         """A part of the data."""
         if not (self.data / path).exists():
             raise UserError(
@@ -131,7 +131,7 @@ class Work:
         """What the protocol's script writes of the data."""
         script, raw = (
             self.path.parent / self.protocol.data.make,
-            self._below(self.protocol.data.path),
+            self.below(self.protocol.data.path),
         )
         place = self.out / f"tables-{_hash(str(raw), script.read_text())}"
         with self._made(place.name, place) as missing:
