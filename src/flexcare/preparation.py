@@ -214,7 +214,8 @@ class _Preparation(Parts):
         """Which of these stays are of the training split."""
         who, by = column(stays, "subject_id"), self.settings
         split = split_of(who, by.seed, by.folds, by.fold, self.source.held_out)
-        return (split == TRAIN) & learned_from(who, split, by)
+        out: NDArray[np.bool_] = (split == TRAIN) & learned_from(who, split, by)
+        return out
 
     def _name(self, path: Path) -> str:
         """A source file's name, with its folder in the source: shards often share a name."""

@@ -59,7 +59,8 @@ def learned_from(
         return np.ones(len(split), bool)
     of_training = split == SPLITS.index("train")
     used = [_position("share", seed, subject) < share for subject in subject_ids.tolist()]
-    return ~of_training | np.array(used, bool)
+    out: NDArray[np.bool_] = ~of_training | np.array(used, bool)
+    return out
 
 
 def check_folds(settings: Preparation, held_out: Set[int] | None) -> None:

@@ -73,7 +73,8 @@ class Loop:
     @property
     def judged(self) -> Network:
         """The network that is looked at and kept."""
-        kept: Network = self.averaged.module if self.averaged else self.model
+        kept = self.averaged.module if self.averaged else self.model
+        assert isinstance(kept, Network)
         return kept
 
     def run(self, hooks: Hooks) -> None:
