@@ -34,6 +34,9 @@ class Preparation(Section):
     seed: int = 0  # of the splits and of the random hours
     folds: int = Field(0, ge=0)  # parts of the subjects, of which one is held out; 0: a fifth is
     fold: int = Field(0, ge=0)  # which of them
+    train_share: float = Field(
+        1.0, gt=0, le=1
+    )  # of the training subjects, by a hash; others unused
     min_age: float = 18  # years; 0 keeps those of unknown age, too
     age: Literal["at_icu_admission", "anchor"] = "at_icu_admission"
     one_stay: bool = True  # only admissions with exactly one ICU stay
@@ -112,6 +115,11 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)  # AdamW's
+    average: float = Field(
+        0.0, ge=0, lt=1
+    )  # share of its past that a running mean of weights keeps
+    best_by: Literal["metric", "loss"] = "metric"  # of the tuning split
     schedule: Literal["sequential", "round_robin", "proportional", "temperature", "parallel"] = (
         "sequential"
     )

@@ -88,12 +88,13 @@ class Parts:
             self.parts["events"] = lambda hash_of: taken
             spans, first_seen = map(np.load, paths)
             return spans, first_seen
-        before, dropped = len(self.source.files), self.source.dropped.copy()
+        dropped = self.source.dropped.copy()
         found = self.write_events(stays, variables)
         self._write_meanings(variables)
         for path, array in zip(paths, found, strict=True):
             np.save(path, array)
-        files, dropped = self.source.files[before:], self.source.dropped - dropped
+        # Static fields of some sources come from the tables that tell who there is.
+        files, dropped = list(self.source.files), self.source.dropped - dropped
         self.parts["events"] = partial(of_events, made_of, self.source, files, dropped)
         return found
 

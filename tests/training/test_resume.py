@@ -67,6 +67,16 @@ def test_interrupted_run_equals_uninterrupted_run(store, whole, seldom, tmp_path
     assert_same(seldom if minutes else whole, tmp_path / "run")
 
 
+def test_a_running_mean_of_weights_goes_on(store, tmp_path):
+    through = run(store, tmp_path / "through", average=0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, Loop, "_step", STEPS + 4, False)
+        with pytest.raises(SystemExit):
+            run(store, tmp_path / "run", average=0.9)
+    train(store, tmp_path / "run", resume=True, quiet=True)
+    assert_same(through, tmp_path / "run")
+
+
 def test_resuming_a_finished_run_changes_nothing(store, whole):
     parts = ("bundle", "task_bests", "metrics.jsonl", "config.json", "checkpoint.safetensors")
     before = files(whole, *parts) | {part: (whole / part).read_bytes() for part in parts[2:]}

@@ -12,13 +12,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flexcare.errors import UserError
 from flexcare.files import whole
 from flexcare.schema import check_version
 
 CHECKPOINT_VERSION = 1
-WEIGHTS, MOMENTS = "weights/", "moments/"  # what the names of tensors begin with
+WEIGHTS, MOMENTS, MEANS = "weights/", "moments/", "means/"  # what the names of tensors begin with
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Progress:
         epoch, step: next step to take, within its epoch; total: steps taken so far.
         rates: learning rate by task.
         best_losses: lowest tuning loss by task.
-        best: highest mean of the primary metrics so far; best_epoch: its epoch (-1: none yet).
+        best: highest score so far (training.best_by); best_epoch: its epoch (-1: none yet).
         task_bests: highest primary metric by task; improved: tasks for which the last epoch was it.
         sums, counts: of the losses of this epoch so far.
         lines: what each epoch did, as metrics.jsonl has it.
@@ -50,11 +51,17 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    averaged: AveragedModel | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all; the last one is replaced."""
     names = [name for name, _ in model.named_parameters()]
     tensors = {WEIGHTS + name: value for name, value in model.state_dict().items()}
+    if averaged:
+        tensors |= {MEANS + name: value for name, value in averaged.module.state_dict().items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{MOMENTS}{names[number]}/{key}": value for key, value in moments.items()}
     about = {"version": CHECKPOINT_VERSION, "progress": asdict(progress)}
@@ -66,8 +73,13 @@ def save_checkpoint(
         )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put model and optimizer back as they were; give the place to go on from.
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel | None = None,
+) -> Progress:
+    """Put all back as it was; give the place to go on from.
 
     Raises:
         UserError: no checkpoint, a damaged one, or of another model.
@@ -84,8 +96,17 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             do="Start a new run.",
         ) from error
     check_version(about["version"], CHECKPOINT_VERSION, f"checkpoint {path}")
+    means = {
+        name.removeprefix(MEANS): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith(MEANS)
+    }
     _fill(path, tensors, model, optimizer)
-    return Progress(**about["progress"])
+    progress = Progress(**about["progress"])
+    if averaged:
+        averaged.module.load_state_dict(means)
+        averaged.n_averaged.fill_(progress.total)
+    return progress
 
 
 def _fill(

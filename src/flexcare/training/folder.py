@@ -132,7 +132,8 @@ class RunFolder:
         self.bar.update(self.task, completed=done, total=total)
 
     def checkpoint(self, place: Place) -> None:
-        save_checkpoint(self.out / CHECKPOINT, self.loop.model, self.loop.optimizer, place)
+        loop = self.loop
+        save_checkpoint(self.out / CHECKPOINT, loop.model, loop.optimizer, place, loop.averaged)
 
     def epoch(self, place: Place) -> None:
         """Publish an epoch, and say what it reached."""
@@ -163,7 +164,7 @@ class RunFolder:
             self.keep(self.out / "task_bests" / task, task, place)
 
     def keep(self, folder: Path, best_of: str, place: Place) -> None:
-        """Write the model as it is now as a bundle."""
+        """Write the model as it is judged now as a bundle."""
         manifest = self.store.manifest
         provenance = {
             "epoch": place.lines[-1]["epoch"],
@@ -172,7 +173,7 @@ class RunFolder:
             "config": self.config.model_dump(mode="json"),
             "versions": versions(),
         }
-        save_bundle(folder, self.loop.model, manifest["scaling"], provenance)
+        save_bundle(folder, self.loop.judged, manifest["scaling"], provenance)
 
     def plot(self, line: dict[str, Any]) -> None:
         """One line of metrics for TensorBoard."""

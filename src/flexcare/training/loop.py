@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from flexcare.batch import Batch
 from flexcare.config import Config
@@ -23,7 +24,7 @@ from flexcare.processes import add_gradients, anyone, total
 from flexcare.schema import TaskInfo
 from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.training.checkpoint import Progress
-from flexcare.training.objectives import objective, task_loss
+from flexcare.training.objectives import objective, task_loss, task_weights
 from flexcare.training.schedules import Plan, Step
 
 
@@ -56,13 +57,25 @@ class Loop:
         self.fabric, self.loader, self.plan, self.tuning = fabric, loader, plan, tuning
         self.model, self.config = model, config
         self.infos: dict[str, TaskInfo] = {info.name: info for info in model.tasks}
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.training.learning_rate, fused=True
+        training = config.training
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
         )
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
-        self.progress = Progress(rates=dict.fromkeys(plan.rows, config.training.learning_rate))
+        self.averaged = averaged(model, training.average) if training.average else None
+        self.progress = Progress(rates=dict.fromkeys(plan.rows, training.learning_rate))
         self.saved_at = time.monotonic()
+
+    @property
+    def judged(self) -> Network:
+        """The network that is looked at and kept."""
+        kept = self.averaged.module if self.averaged else self.model
+        assert isinstance(kept, Network)
+        return kept
 
     def run(self, hooks: Hooks) -> None:
         """Train to the last epoch, or until patience is at its end.
@@ -142,6 +155,8 @@ class Loop:
         assert norm is not None
         self._refuse_divergence(parts["total"] + norm)
         self.optimizer.step()
+        if self.averaged:
+            self.averaged.update_parameters(self.model)
         for name, value in parts.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value.detach())
             progress.counts[name] = progress.counts.get(name, 0) + 1
@@ -194,7 +209,7 @@ class Loop:
             for task, width in widths.items()
         }
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        for places, batch, output in outputs_of(self.model, self.loader, self.tuning, share=share):
+        for places, batch, output in outputs_of(self.judged, self.loader, self.tuning, share=share):
             for task, place in zip(batch.tasks, places.T, strict=True):
                 known = (output.logits[task], batch.labels[task], batch.label_masks[task])
                 seen[task][place] = torch.cat([part.float() for part in known], 1)
@@ -217,9 +232,23 @@ class Loop:
             if _better(seen["primary"], progress.task_bests.get(task)):
                 progress.task_bests[task] = seen["primary"]
                 progress.improved.append(task)
+        score = self._score(line)
         # Without a tuning metric (of tasks with one answer, say) the last model is the best known.
-        if line["mean"] is None or _better(line["mean"], progress.best):
-            progress.best, progress.best_epoch = line["mean"], progress.epoch
+        if score is None or _better(score, progress.best):
+            progress.best, progress.best_epoch = score, progress.epoch
+
+    def _score(self, line: dict[str, Any]) -> float | None:
+        """What the best epoch has most of."""
+        if self.config.training.best_by == "metric":
+            mean: float | None = line["mean"]
+            return mean
+        weights = task_weights(self.model.tasks, self.config.objective)
+        losses = [
+            weights[task] * seen["loss"]
+            for task, seen in line["tuning"].items()
+            if seen["loss"] is not None
+        ]
+        return -sum(losses) if losses else None
 
     def _pause(self) -> None:
         """Between two steps: a checkpoint if one is due; the end if somebody asks for it."""
@@ -233,6 +262,19 @@ class Loop:
     def _save(self) -> None:
         self.hooks.checkpoint(self.progress)
         self.saved_at = time.monotonic()
+
+
+def averaged(model: Network, keeps: float) -> AveragedModel:
+    """A copy of the model that `update_parameters` makes the running mean of its weights.
+
+    In the first steps, when weights move far, it keeps less of its past.
+    """
+
+    def move(mean: list[Tensor], now: list[Tensor], steps: Tensor) -> None:
+        early = (1 + int(steps)) / (10 + int(steps))
+        torch._foreach_lerp_(mean, now, 1 - min(keeps, early))
+
+    return AveragedModel(model, multi_avg_fn=move)  # type: ignore[arg-type]
 
 
 def share_of(work: NDArray[np.float64], rank: int, world: int) -> NDArray[np.int64]:

@@ -75,7 +75,7 @@ def train(
     loader = Loader(opened, opened.manifest["scaling"], config.modalities, config.model)
     loop = Loop(fabric, model, loader, plan, tuning, config)
     if resume:
-        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer)
+        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer, loop.averaged)
     folder = RunFolder(out, opened, loop, quiet)
     with folder.shown():
         loop.run(folder.hooks())
