@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from flexcare.cli_bundles import Split, import_authors, names_of, predict
+from flexcare.cli_bundles import Split, ensemble, import_authors, names_of, predict
 from flexcare.errors import UserError
 
 app = App(
@@ -241,6 +241,7 @@ def reproduce(
     print(f"results: {page}")
 
 
+app.command(ensemble, sort_key=6)
 app.command(predict, sort_key=6)
 app.command(import_authors, name="import-authors", sort_key=7)
 

@@ -65,6 +65,21 @@ def predict(
         print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
 
 
+def ensemble(*bundles: Path, out: Path) -> None:
+    """Make one bundle of several: it answers with the mean of their probabilities.
+
+    Args:
+        bundles: at least two, or their runs, alike in all but their weights, such as seeds.
+        out: bundle to write.
+    """
+    from flexcare.files import refuse_existing
+    from flexcare.serving.ensemble import ensemble as run
+
+    refuse_existing(out)
+    run(bundles, out)
+    print(f"bundle: {out}")
+
+
 def import_authors(
     file: Path,
     /,
