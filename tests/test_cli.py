@@ -72,6 +72,24 @@ def test_a_bundle_answers_a_store_and_the_raw_folder_alike(folder, tmp_path):
     assert pq.read_table(first).equals(pq.read_table(second))
 
 
+def test_an_ensemble_of_seeds_answers_a_store_and_the_raw_folder_alike(folder, tmp_path, capsys):
+    line = ("train", folder / "store", "--out", tmp_path / "run", "--seed", 1)
+    assert flexcare(*line, "--config", folder / "small.toml") == 0
+    line = ("ensemble", folder / "run", tmp_path / "run" / "bundle", "--out", tmp_path / "both")
+    assert flexcare(*line) == 0
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert flexcare("predict", tmp_path / "both", folder / "store", "--out", first) == 0
+    line = ("predict", tmp_path / "both", folder / "h", "--source", "synthetic", "--out", second)
+    assert flexcare(*line) == 0
+    found = pq.read_table(first)
+    assert found.equals(pq.read_table(second))
+    assert found["model"].unique().to_pylist() == ["ensemble"]
+    before = (tmp_path / "both" / "bundle.json").read_bytes()
+    assert flexcare("ensemble", folder / "run", tmp_path / "run", "--out", tmp_path / "both") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "both" / "bundle.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("what", ["store", "run", "run/bundle"])
 def test_show_explains(folder, what, capsys):
     assert flexcare("show", folder / what) == 0
@@ -96,6 +114,8 @@ def test_show_explains_predictions(folder, capsys):
         (("evaluate", "nowhere"), "run"),
         (("report", "nowhere"), "run"),
         (("predict", "nowhere", "x", "--out", "y"), "bundle"),
+        (("ensemble", "nowhere", "neither", "--out", "y"), "bundle"),
+        (("ensemble", "nowhere", "--out", "y"), "at least two"),
         (("import-authors", "nowhere", "--out", "y"), "nowhere"),
         (("show", "nowhere"), "nowhere"),
         (("simulate", "--subjects", "many", "--out", "y"), "many"),

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from flexcare.cli_bundles import Split, ensemble, import_authors, names_of, predict
 from flexcare.errors import UserError
-
-Split = Literal["train", "tuning", "held_out"]
 
 app = App(
     name="flexcare",
@@ -163,8 +162,8 @@ def train(
     run(
         store,
         out,
-        tasks=_names(tasks),
-        modalities=_names(modalities),
+        tasks=names_of(tasks),
+        modalities=names_of(modalities),
         epochs=epochs,
         seed=seed,
         settings=read_toml(config) if config else None,
@@ -237,94 +236,14 @@ def reproduce(
     """
     from flexcare.reproduce import reproduce as run
 
-    chosen = _names(models)
+    chosen = names_of(models)
     page = run(protocol, data=data, out=out, results=results, split=split, models=chosen)
     print(f"results: {page}")
 
 
-@app.command(sort_key=6)
-def predict(
-    bundle: Path,
-    path: Path,
-    /,
-    *,
-    out: Path,
-    source: str | None = None,
-    cxr: Path | None = None,
-    note: Path | None = None,
-    ed: Path | None = None,
-    split: Split | None = None,
-    tasks: str | None = None,
-    meds: Path | None = None,
-) -> None:
-    """Predict with a bundle on a store, or on a folder of raw tables.
-
-    Args:
-        bundle: folder with weights.safetensors and bundle.json.
-        path: store that `prepare` wrote; with --source a folder of raw tables.
-        out: predictions table to write (Parquet, MEDS columns).
-        source: a name as in prepare; the folder is prepared as the bundle's store was.
-        cxr: folder of MIMIC-CXR-JPG.
-        note: folder of MIMIC-IV-Note.
-        ed: folder of MIMIC-IV-ED.
-        split: only these samples; all if absent.
-        tasks: comma-separated; all that both know if absent.
-        meds: folder to write, too: a file a binary task, as meds-evaluation reads it.
-    """
-    from tempfile import TemporaryDirectory
-
-    from flexcare.evaluation.predictions import write_meds, write_predictions
-    from flexcare.files import refuse_existing
-    from flexcare.preparation import prepare as run
-    from flexcare.serving.predictor import load
-
-    refuse_existing(out)
-    if meds is not None:
-        refuse_existing(meds, "--meds")
-    predictor = load(bundle)
-    names = _names(tasks)
-    with TemporaryDirectory() as place:
-        if source is not None:
-            path = run(
-                source,
-                path,
-                Path(place) / "store",
-                cxr=cxr,
-                note=note,
-                ed=ed,
-                tasks=tasks or ",".join(predictor.tasks),
-                settings=predictor.preparation(source, Path(place)),
-            )
-        table = predictor.predict_store(path, split=split, tasks=names)
-    write_predictions(out, table)
-    print(f"predictions: {len(table):,} in {out}")
-    if meds is not None:
-        print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
-
-
-@app.command(name="import-authors", sort_key=7)
-def import_authors(
-    file: Path,
-    /,
-    *,
-    out: Path,
-    heads: int = 2,
-    mask: Literal["boolean", "additive"] = "boolean",
-) -> None:
-    """Make a bundle of a checkpoint of the authors' released code.
-
-    Args:
-        file: state dict (.safetensors, .pt or .pth).
-        out: bundle to write.
-        heads: attention heads, which a state dict does not tell.
-        mask: boolean as the paper says, or additive as the released code does.
-    """
-    from flexcare.files import refuse_existing
-    from flexcare.serving.authors import import_authors as run
-
-    refuse_existing(out)
-    run(file, out, heads=heads, mask=mask)
-    print(f"bundle: {out}")
+app.command(ensemble, sort_key=6)
+app.command(predict, sort_key=6)
+app.command(import_authors, name="import-authors", sort_key=7)
 
 
 @app.command(sort_key=8)
@@ -337,11 +256,6 @@ def show(path: Path, /) -> None:
     from flexcare.show import explain
 
     print(explain(path))
-
-
-def _names(text: str | None) -> list[str] | None:
-    """The names of a comma-separated list."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def main(tokens: list[str] | None = None) -> None:

@@ -83,6 +83,7 @@ def _run(path: Path) -> str:
 
 
 def _bundle(path: Path) -> str:
+    from flexcare.models.ensemble import Ensemble
     from flexcare.serving.bundle import load_bundle
 
     bundle = load_bundle(path)
@@ -91,7 +92,10 @@ def _bundle(path: Path) -> str:
         tasks.add_row(info.name, info.question, str(info.outputs))
     modalities = ", ".join(f"{m.name} ({m.kind}, width {m.width})" for m in bundle.modalities)
     count = sum(p.numel() for p in bundle.model.parameters())
-    head = f"bundle {path}: {bundle.model.name}, {count:,} parameters\nmodalities: {modalities}"
+    name = bundle.model.name
+    if isinstance(bundle.model, Ensemble):
+        name = f"mean of {len(bundle.model.members)} {bundle.model.network} networks"
+    head = f"bundle {path}: {name}, {count:,} parameters\nmodalities: {modalities}"
     origin = bundle.provenance.get("store", bundle.provenance)
     told = f"from: {origin.get('source', '?')}, preset {origin.get('preset', '?')}"
     return _text(head, told, tasks, f"next: flexcare predict {path} STORE --out FILE.parquet")

@@ -1,0 +1,109 @@
+"""The commands of bundles: asking one, and making one without training."""
+
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "tuning", "held_out"]
+
+
+def predict(
+    bundle: Path,
+    path: Path,
+    /,
+    *,
+    out: Path,
+    source: str | None = None,
+    cxr: Path | None = None,
+    note: Path | None = None,
+    ed: Path | None = None,
+    split: Split | None = None,
+    tasks: str | None = None,
+    meds: Path | None = None,
+) -> None:
+    """Predict with a bundle on a store, or on a folder of raw tables.
+
+    Args:
+        bundle: folder with weights.safetensors and bundle.json.
+        path: store that `prepare` wrote; with --source a folder of raw tables.
+        out: predictions table to write (Parquet, MEDS columns).
+        source: a name as in prepare; the folder is prepared as the bundle's store was.
+        cxr: folder of MIMIC-CXR-JPG.
+        note: folder of MIMIC-IV-Note.
+        ed: folder of MIMIC-IV-ED.
+        split: only these samples; all if absent.
+        tasks: comma-separated; all that both know if absent.
+        meds: folder to write, too: a file a binary task, as meds-evaluation reads it.
+    """
+    from tempfile import TemporaryDirectory
+
+    from flexcare.evaluation.predictions import write_meds, write_predictions
+    from flexcare.files import refuse_existing
+    from flexcare.preparation import prepare as run
+    from flexcare.serving.predictor import load
+
+    refuse_existing(out)
+    if meds is not None:
+        refuse_existing(meds, "--meds")
+    predictor = load(bundle)
+    names = names_of(tasks)
+    with TemporaryDirectory() as place:
+        if source is not None:
+            path = run(
+                source,
+                path,
+                Path(place) / "store",
+                cxr=cxr,
+                note=note,
+                ed=ed,
+                tasks=tasks or ",".join(predictor.tasks),
+                settings=predictor.preparation(source, Path(place)),
+            )
+        table = predictor.predict_store(path, split=split, tasks=names)
+    write_predictions(out, table)
+    print(f"predictions: {len(table):,} in {out}")
+    if meds is not None:
+        print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
+
+
+def ensemble(*bundles: Path, out: Path) -> None:
+    """Make one bundle of several: it answers with the mean of their probabilities.
+
+    Args:
+        bundles: at least two, or their runs, alike in all but their weights, such as seeds.
+        out: bundle to write.
+    """
+    from flexcare.files import refuse_existing
+    from flexcare.serving.ensemble import ensemble as run
+
+    refuse_existing(out)
+    run(bundles, out)
+    print(f"bundle: {out}")
+
+
+def import_authors(
+    file: Path,
+    /,
+    *,
+    out: Path,
+    heads: int = 2,
+    mask: Literal["boolean", "additive"] = "boolean",
+) -> None:
+    """Make a bundle of a checkpoint of the authors' released code.
+
+    Args:
+        file: state dict (.safetensors, .pt or .pth).
+        out: bundle to write.
+        heads: attention heads, which a state dict does not tell.
+        mask: boolean as the paper says, or additive as the released code does.
+    """
+    from flexcare.files import refuse_existing
+    from flexcare.serving.authors import import_authors as run
+
+    refuse_existing(out)
+    run(file, out, heads=heads, mask=mask)
+    print(f"bundle: {out}")
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """The names of a comma-separated list."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
