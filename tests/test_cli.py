@@ -51,7 +51,12 @@ def test_the_line_leaves_what_it_says(folder):
     run = folder / "run"
     names = {p.stem for p in (run / "predictions" / "held_out").iterdir()}
     assert names == {"flexcare", "trees", "logistic", "majority"}
-    assert "<html" in (run / "report.html").read_text()
+    tuning = pq.read_table(run / "predictions" / "tuning" / "flexcare.parquet")
+    assert set(tuning["split"].to_pylist()) == {"tuning"}
+    page = (run / "report.html").read_text()
+    assert "<html" in page
+    assert "flexcare is not calibrated: fewer than 10 tuning subjects" in page  # of sixty patients
+    assert "Sets of answers" in page
 
 
 def test_models_are_judged_on_the_same_samples(folder):
@@ -182,4 +187,7 @@ def test_python_uses_the_same_words(folder, tmp_path):
     run = package.train(store, tmp_path / "r", settings=settings, quiet=True, **words)
     result = package.evaluate(run, "train", baselines=False, resamples=5, say=lambda s: None)
     assert list(result["tasks"]) == ["phenotyping"]
+    assert result["tasks"]["phenotyping"]["models"]["flexcare"]["conformal"]
+    result = package.evaluate(run, "tuning", baselines=False, resamples=5, say=lambda s: None)
+    assert result["tasks"]["phenotyping"]["models"]["flexcare"]["conformal"] is None
     assert package.load(folder / "run" / "bundle").predict({}).modalities == "none"

@@ -126,10 +126,11 @@ def make_content(resamples: int = 100) -> ReportContent:
     """The whole page."""
     info = [plan.info for plan in plans()]
     tasks = {task.name: task for task in info}
+    tuning = {"flexcare": tables("tuning")["flexcare"]}
     return ReportContent(
         title="Seven questions in an invented hospital",
         generated="2026-11-24, flexcare 0.1.0",
-        evaluation=evaluate_tables(tables(), tasks, resamples),
+        evaluation=evaluate_tables(tables(), tasks, resamples, tuning=tuning),
         tasks=tasks,
         models=MODELS,
         companions=companions(),

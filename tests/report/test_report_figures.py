@@ -11,6 +11,7 @@ DRAWN = {
     "roc": lambda: figures.roc({"a": CURVE, "b": CURVE}),
     "pr": lambda: figures.precision_recall({"a": CURVE}, 0.1),
     "calibration": lambda: figures.calibration({"a": [GROUP]}),
+    "calibrated": lambda: figures.calibration({"a": [GROUP]}, [GROUP]),
     "learning": lambda: figures.learning([(1, 0.9, 0.8), (2, None, 0.7), (3, 0.5, None)]),
     "companions": lambda: figures.companions([("both", CURVE, "#000000")], "AUROC", 0.5),
 }
@@ -33,6 +34,12 @@ def test_settings_of_others_are_left_alone():
     before = matplotlib.rcParams["svg.fonttype"]
     figures.roc({"a": CURVE})
     assert matplotlib.rcParams["svg.fonttype"] == before
+
+
+def test_rings_show_what_calibration_makes_of_the_first_model():
+    plain, rings = DRAWN["calibration"](), DRAWN["calibrated"]()
+    assert "#ffffff" in rings
+    assert "#ffffff" not in plain
 
 
 def test_empty_calibration_and_losses_do_not_crash():

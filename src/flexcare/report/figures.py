@@ -95,9 +95,15 @@ def _curves(axes: Axes, curves: dict[str, Points], drawn: Any = "default") -> No
     _square(axes)
 
 
-def calibration(groups: dict[str, list[dict[str, Any]]]) -> Markup:
-    """Observed frequency against prediction, with intervals; the diagonal is perfect."""
-    every = [row for rows in groups.values() for row in rows]
+def calibration(
+    groups: dict[str, list[dict[str, Any]]], after: Sequence[dict[str, Any]] = ()
+) -> Markup:
+    """Observed frequency against prediction, with intervals; the diagonal is perfect.
+
+    Args:
+        after: of the first model once it is calibrated, drawn as rings.
+    """
+    every = [*(row for rows in groups.values() for row in rows), *after]
     highest = max((max(row["predicted"], row["high"]) for row in every), default=1.0)
     limit = min(1.0, max(0.05, highest * 1.05))
     with matplotlib.rc_context(SETTINGS):
@@ -110,6 +116,8 @@ def calibration(groups: dict[str, list[dict[str, Any]]]) -> Markup:
             axes.vlines(x, low, high, color=tint, linewidth=0.8, alpha=0.6)
             style = DASHES[place % len(DASHES)]
             axes.plot(x, y, "o", color=tint, markersize=3.5, linewidth=1, linestyle=style)
+        x, y = [row["predicted"] for row in after], [row["observed"] for row in after]
+        axes.plot(x, y, "o-", color=colour(0), markersize=5, linewidth=0.6, markerfacecolor="white")
         _square(axes, limit)
         return _svg(figure, "calibration")
 

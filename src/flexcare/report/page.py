@@ -41,7 +41,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
     evaluation = content.evaluation
     models = evaluation.get("models", [])
     provenance = dict(content.provenance)
-    warnings = provenance.pop("warnings", [])
+    warnings = [*provenance.pop("warnings", []), words.under_served_line(evaluation)]
     parts = {
         "opening": sections.opening(content),
         "glance": sections.glance(content),
@@ -56,7 +56,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
     return {
         "title": content.title,
         "generated": content.generated,
-        "warnings": warnings,
+        "warnings": [text for text in warnings if text],
         "tally": words.tally(evaluation),
         "models": [(name, content.models.get(name, "")) for name in models],
         "colours": COLOURS,
