@@ -232,6 +232,8 @@ class Store:
     def subgroups(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
         """The subgroups of each sample: {"sex": "F", ...}, without unknown ones."""
         names = [n for n in self.samples.column_names if n.startswith(GROUP)]
+        if not names:
+            return [{} for _ in rows]
         values = [self.samples[n].take(pa.array(rows)).to_pylist() for n in names]
         short = [n.removeprefix(GROUP) for n in names]
         return [
