@@ -1,6 +1,7 @@
 """The noun of the right half: what is known of some patients, and what is asked."""
 
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Collection
+from dataclasses import InitVar, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -96,6 +97,11 @@ class Batch:
                 tokens = self.inputs[name]
                 out[tokens.rows, column] = tokens.known().any(1)
         return out
+
+    def without(self, modalities: Collection[str]) -> "Batch":
+        """The same batch with these modalities absent from every row."""
+        inputs = {name: one for name, one in self.inputs.items() if name not in modalities}
+        return replace(self, inputs=inputs)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""

@@ -97,6 +97,9 @@ class ModelConfig(Section):
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training
     attention_temperature: float = Field(0.2, gt=0)
+    # What joined a trained network, one entry an extension (training.extend writes them).
+    joined_tasks: tuple[tuple[str, ...], ...] = ()
+    joined_modalities: tuple[tuple[str, ...], ...] = ()
 
 
 class ObjectiveConfig(Section):
