@@ -211,6 +211,8 @@ class Predictor:
                 codes (by its name): codes as texts, or (hours, code) with the hours from which
                     each was known, or (hours, variable, code).
                 embedding (by its name): numbers (width,) or (vectors, width).
+                wave (by its name): {channel: samples}, an array (channels, samples), or the path
+                    of a record as preparation reads it. A channel may be left out.
                 film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
                 note: a text, or several, the first is read first. A text is read as it is; of
                     {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
