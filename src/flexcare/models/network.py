@@ -56,6 +56,8 @@ class Output:
         """These answers where `rows` (B,) is True, the other's elsewhere."""
 
         def mixed(one: Tensor, two: Tensor) -> Tensor:
+            if not len(one):  # an ensemble's has no `combined`
+                return one
             return torch.where(rows.reshape(-1, *[1] * (one.ndim - 1)), one, two)
 
         logits = {task: mixed(one, other.logits[task]) for task, one in self.logits.items()}
