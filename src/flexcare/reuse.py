@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,12 +58,18 @@ class Vectors(NamedTuple):
         return tuple(array[slice(*self.spans[key])] for array in self.arrays)
 
 
-def recipe(stays: pa.Table, variables: VariableSet, clock: str, records: Iterable[Path]) -> str:
-    """Hash of what the events are made of, besides the tables; `records` are files of waves."""
+def recipe(
+    stays: pa.Table, variables: VariableSet, clock: str, records: dict[str, list[Path]]
+) -> str:
+    """Hash of what the events are made of, besides the tables.
+
+    Args:
+        records: by variable of waves, the file of each.
+    """
     out = hashlib.sha256(json.dumps([variables.to_dict(), clock]).encode())
     for name in ("stay_id", "subject_id", "intime", "outtime", "los"):
         out.update(column(stays, name).tobytes())
-    for path in records:
+    for path in chain.from_iterable(records.values()):
         out.update(sha256(path).encode())
     return out.hexdigest()
 

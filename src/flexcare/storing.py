@@ -79,8 +79,7 @@ class Parts:
         self, stays: pa.Table, variables: VariableSet, hash_of: HashOf
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Write the event arrays and what they refer to, or take them; as `write_events`."""
-        records = [path for paths in self._records().values() for path in paths]
-        made_of = recipe(stays, variables, self.settings.clock, records)
+        made_of = recipe(stays, variables, self.settings.clock, self._records())
         taken = self.earlier and self.earlier.events(made_of, self.source, self.folder, hash_of)
         paths = [self.folder / "events" / f"{name}.npy" for name in STAYS_OF_EVENTS]
         if self.earlier and taken:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,6 +14,7 @@ from flexcare.errors import UserError
 from flexcare.evaluation.run import evaluate
 from flexcare.processes import add_gradients
 from flexcare.serving.bundle import load_bundle
+from flexcare.serving.ensemble import ensemble
 from flexcare.serving.predictor import load
 from flexcare.show import explain
 from flexcare.training.efficiency import efficiency
@@ -80,6 +82,26 @@ def test_a_new_modality_changes_nothing_where_it_is_absent(base, by_modality, st
     changed = {sample for sample in before if before[sample][1] != after[sample][1]}
     assert changed == with_film
     assert answers(by_modality / "bundle", store, without=["film"]) == before
+
+
+def test_what_is_held_does_not_decay_and_means_of_it_are_itself(base, store, tmp_path):
+    settings = {"training": {"weight_decay": 0.5, "average": 0.7}}
+    how = Options(settings=settings, quiet=True)
+    out = extend_task(base, store, ["findings"], tmp_path / "run", how)
+    old, new = weights(base), weights(out / "bundle")
+    assert torch.equal(new["task_embedding.weight"][:2], old.pop("task_embedding.weight"))
+    assert all(torch.equal(new[name], value) for name, value in old.items())
+    assert json.loads((out / "forgetting.json").read_text())["identical"]
+
+
+def test_extended_bundles_make_an_ensemble(base, by_modality, store, tmp_path):
+    how = Options(seed=1, quiet=True)
+    other = extend_modality(base, store, ["film"], tmp_path / "run", how)
+    ensemble([by_modality, other], tmp_path / "both")
+    parts = [answers(run / "bundle", store) for run in (by_modality, other)]
+    for sample, (_, found) in answers(tmp_path / "both", store).items():
+        mean = np.mean([part[sample][1] for part in parts], axis=0)
+        np.testing.assert_allclose(found, mean, atol=1e-6)
 
 
 def test_one_patient_gets_the_older_answer(base, by_task, by_modality):
