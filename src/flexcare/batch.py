@@ -1,6 +1,7 @@
 """The noun of the right half: what is known of some patients, and what is asked."""
 
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Collection
+from dataclasses import InitVar, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ class Tokens:
         values: what the modality's encoder takes, float32:
             time_series (n, L, columns), image (n, height, width), text (n, L, encoder width),
             static (n, fields, columns), embedding (n, L, width), codes (n, L, 2): the code's
-            number and log(1 + hours since it was first seen).
-        valid: (n, L) bool, False where padding; image: (n, 1), all True.
+            number and log(1 + hours since it was first seen), wave (n, channels, samples), NaN
+            where missing.
+        valid: (n, L) bool, False where padding; image and wave: (n, 1), all True.
         rows: (m,) int64, strictly increasing: batch rows.
         shared: (m,) int64, the sequence of each row; None: m = n, in order. Kept as `of`.
         until: (m,) int64, how many tokens of its sequence each may know; None: all. Less than all
@@ -96,6 +98,11 @@ class Batch:
                 tokens = self.inputs[name]
                 out[tokens.rows, column] = tokens.known().any(1)
         return out
+
+    def without(self, modalities: Collection[str]) -> "Batch":
+        """The same batch with these modalities absent from every row."""
+        inputs = {name: one for name, one in self.inputs.items() if name not in modalities}
+        return replace(self, inputs=inputs)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""

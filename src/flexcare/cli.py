@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from flexcare.cli_bundles import Split, ensemble, import_authors, names_of, predict
+from flexcare.cli_bundles import (
+    Split,
+    ensemble,
+    extend_modality,
+    extend_task,
+    import_authors,
+    names_of,
+    predict,
+)
 from flexcare.errors import UserError
 
 app = App(
@@ -243,6 +251,14 @@ def reproduce(
 
 app.command(ensemble, sort_key=6)
 app.command(predict, sort_key=6)
+extend = App(
+    name="extend",
+    help="Teach a bundle something new; its old answers stay the same to the bit.",
+    sort_key=7,
+)
+extend.command(extend_task, name="task")
+extend.command(extend_modality, name="modality")
+app.command(extend)
 app.command(import_authors, name="import-authors", sort_key=7)
 
 

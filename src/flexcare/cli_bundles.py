@@ -1,7 +1,11 @@
-"""The commands of bundles: asking one, and making one without training."""
+"""The commands of bundles: asking one, making one of others, teaching one something new."""
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from flexcare.training.extend import Options
 
 Split = Literal["train", "tuning", "held_out"]
 
@@ -78,6 +82,91 @@ def ensemble(*bundles: Path, out: Path) -> None:
     refuse_existing(out)
     run(bundles, out)
     print(f"bundle: {out}")
+
+
+def extend_task(
+    bundle: Path,
+    store: Path,
+    /,
+    *,
+    tasks: str,
+    out: Path,
+    config: Path | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    unfreeze: bool = False,
+    resume: bool = False,
+) -> None:
+    """Teach a bundle tasks that it does not know.
+
+    Args:
+        bundle: folder with weights.safetensors and bundle.json.
+        store: folder that `prepare` wrote, with the new tasks.
+        tasks: comma-separated, new to the bundle.
+        out: run folder, whose bundle answers old and new tasks.
+        config: TOML with [objective] and [training]; what it leaves out is as the bundle has it.
+        epochs: passes over the samples.
+        seed: of everything random.
+        unfreeze: train everything, to compare; old answers change.
+        resume: go on from the last checkpoint of --out.
+    """
+    from flexcare.training.extend import extend_task as run
+
+    run(bundle, store, names_of(tasks) or [], out, _options(config, epochs, seed, unfreeze, resume))
+    _extended(out)
+
+
+def extend_modality(
+    bundle: Path,
+    store: Path,
+    /,
+    *,
+    modalities: str,
+    out: Path,
+    config: Path | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    unfreeze: bool = False,
+    resume: bool = False,
+) -> None:
+    """Teach a bundle to read modalities that it does not take.
+
+    Args:
+        bundle: folder with weights.safetensors and bundle.json.
+        store: folder that `prepare` wrote, with the new modalities and tasks of the bundle.
+        modalities: comma-separated, new to the bundle.
+        out: run folder, whose bundle takes old and new modalities.
+        config: TOML with tasks (to learn from), [objective] and [training]; what it leaves out is
+            as the bundle has it.
+        epochs: passes over the samples.
+        seed: of everything random.
+        unfreeze: train everything, to compare; old answers change.
+        resume: go on from the last checkpoint of --out.
+    """
+    from flexcare.training.extend import extend_modality as run
+
+    names = names_of(modalities) or []
+    run(bundle, store, names, out, _options(config, epochs, seed, unfreeze, resume))
+    _extended(out)
+
+
+def _options(
+    config: Path | None, epochs: int | None, seed: int | None, unfreeze: bool, resume: bool
+) -> "Options":
+    """How an extension is learned."""
+    from flexcare.config import read_toml
+    from flexcare.training.extend import Options
+
+    settings = read_toml(config) if config else None
+    return Options(unfreeze, settings, epochs, seed, resume)
+
+
+def _extended(out: Path) -> None:
+    """Show what an extension left."""
+    from flexcare.show import explain
+
+    if os.environ.get("RANK", "0") == "0":
+        print(explain(out))
 
 
 def import_authors(

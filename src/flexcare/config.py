@@ -84,6 +84,7 @@ class ModelConfig(Section):
     feedforward: int = Field(4, ge=1)  # times hidden
     dropout: float = Field(0.1, ge=0, lt=1)
     patch: int = Field(16, ge=1)  # side of a film's patches, pixels
+    wave_patch: int = Field(50, ge=1)  # samples of a wave in one token
     max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
     max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
     max_facts: int = Field(256, ge=1)  # the last codes or vectors of a longer history are kept
@@ -97,6 +98,9 @@ class ModelConfig(Section):
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training
     attention_temperature: float = Field(0.2, gt=0)
+    # What joined a trained network, one entry an extension (training.extend writes them).
+    joined_tasks: tuple[tuple[str, ...], ...] = ()
+    joined_modalities: tuple[tuple[str, ...], ...] = ()
 
 
 class ObjectiveConfig(Section):

@@ -77,6 +77,8 @@ def _run(path: Path) -> str:
         values = [found["tuning"][task]["primary"] for task in chosen["tasks"]]
         table.add_row(str(found["epoch"] + 1), *map(_number, [*values, found["mean"]]))
     pieces: list[Any] = [head, "primary metric on the tuning split", table]
+    if (path / "forgetting.json").is_file():
+        pieces.append(_forgetting(read_json(path / "forgetting.json", "an extension's look back")))
     for judged in sorted((path / "evaluation").glob("*.json")):
         pieces.append(table_of(read_json(judged, "an evaluation")))
     return _text(*pieces, f"next: flexcare evaluate {path}, then flexcare report {path}")
@@ -126,6 +128,18 @@ def table_of(result: dict[str, Any]) -> str:
             samples = f"{found['samples']:,}" if found else samples
         table.add_row(name, task["metric"], samples, *cells)
     return _text(f"on {', '.join(result['splits'])}; {result['interval']}", table)
+
+
+def _forgetting(found: dict[str, Any]) -> str:
+    """What an extension made of the old tasks' held-out answers."""
+    if not found["tasks"]:
+        return "the store asks no old task: nothing to look back at"
+    table = _table("old task", "metric", "samples", "before", "after")
+    for name, one in found["tasks"].items():
+        numbers = (f"{one['samples']:,}", _number(one["before"]), _number(one["after"]))
+        table.add_row(name, one["metric"], *numbers)
+    told = "the same to the bit" if found["identical"] else "not what they were"
+    return _text(f"old answers without what is new: {told}", table)
 
 
 def _interval(value: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flexcare.baselines.facts import Codes, Static, Vectors
+from flexcare.baselines.facts import Codes, Static, Vectors, Waves
 from flexcare.baselines.films import Films
 from flexcare.baselines.notes import Notes
 from flexcare.baselines.series import Series
@@ -103,4 +103,5 @@ PARTS: dict[str, Callable[[Loader, str], "Part"]] = {
     "static": Static,
     "codes": Codes,
     "embedding": Vectors,
+    "wave": Waves,
 }

@@ -5,6 +5,7 @@ network's predictions of the tuning split, on which calibration and conformal se
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def evaluate(
     run = Path(run)
     config, store = open_run(run)
     bundle = load_bundle(run / "bundle")
+    # An extension's bundle also answers what its store may not ask.
+    learned = [info for info in bundle.tasks if info.name in config["config"]["tasks"]]
+    bundle = replace(bundle, tasks=tuple(learned))
     network = bundle.model.name
     say(f"{network}: predicting {split}")
     table, routing = network_predictions(bundle, store, split)

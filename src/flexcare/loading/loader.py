@@ -14,7 +14,7 @@ from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.features.series import bin_events, to_columns
 from flexcare.features.variables import SERIES
-from flexcare.loading.events import KINDS, Codes, OwnEvents, Static, Vectors, plain, ranges, tokens
+from flexcare.loading.events import KINDS, Facts, OwnEvents, plain, ranges, tokens
 from flexcare.store import Store
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Loader:
         kinds = {name: store.modalities[name].kind for name in self.modalities}
         self.scaling = scaling
         self.series_of = {n: OwnEvents(store, n) for n, kind in kinds.items() if kind == SERIES}
-        self.facts: dict[str, Static | Codes | Vectors] = {
+        self.facts: dict[str, Facts] = {
             name: KINDS[kind](store, name, scaling[name], model.max_facts)
             for name, kind in kinds.items()
             if kind in KINDS

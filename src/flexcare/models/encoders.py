@@ -205,6 +205,36 @@ class Embedding(Encoder):
         return self.projected(values, valid), valid
 
 
+class Wave(Encoder):
+    """One token a patch of time. (n, channels, samples), (n, 1) -> (n, P, D), (n, P).
+
+    A patch has its samples, channel by channel and 0 where missing, and of each channel the share
+    that is there. One in which nothing is there is no token.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        channels = len(next(iter(info.settings["variables"].values()))["channels"])
+        super().__init__((channels, info.width), channels * (config.wave_patch + 1), config)
+        if info.width % config.wave_patch:
+            raise UserError(
+                f"waves of {info.name} cannot be cut into patches",
+                found=f"{info.width} samples, patch {config.wave_patch}",
+                expected="a patch that divides the samples",
+                do="Change model.wave_patch.",
+            )
+        self.patch = config.wave_patch
+        self.positions = learned(info.width // config.wave_patch, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        # (n, P, channels, patch)
+        cut = values.reshape(*values.shape[:2], -1, self.patch).transpose(1, 2)
+        there = cut.isfinite()
+        shares = there.to(cut.dtype).mean(-1)
+        columns = torch.cat([torch.where(there, cut, 0).flatten(2), shares], -1)
+        valid = valid & (shares > 0).any(-1)
+        return self.projected(columns, valid) + self.positions, valid
+
+
 ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "time_series": TimeSeries,
     "image": Image,
@@ -212,6 +242,7 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "static": Static,
     "codes": Codes,
     "embedding": Embedding,
+    "wave": Wave,
 }
 
 

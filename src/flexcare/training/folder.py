@@ -40,8 +40,11 @@ class RunFolder:
     two writes is put right when it is resumed.
     """
 
-    def __init__(self, out: Path, store: Store, loop: Loop, quiet: bool) -> None:
+    def __init__(
+        self, out: Path, store: Store, loop: Loop, quiet: bool, extends: dict[str, Any] | None
+    ) -> None:
         self.out, self.store, self.loop, self.config = out, store, loop, loop.config
+        self.extends = {"extends": extends} if extends else {}
         self.first, self.stopping = loop.fabric.is_global_zero, False
         self.board: Any = None  # of TensorBoard
         self.console = Console(stderr=True, quiet=quiet or not self.first)
@@ -109,7 +112,8 @@ class RunFolder:
                 "versions": versions(),
                 "processes": self.loop.fabric.world_size,
                 "parameters": sum(p.numel() for p in self.loop.model.parameters()),
-            },
+            }
+            | self.extends,
         )
         self.checkpoint(place)
         shutil.rmtree(self.out / "tensorboard", ignore_errors=True)
@@ -172,8 +176,8 @@ class RunFolder:
             "store": {k: manifest[k] for k in ("source", "preset", "settings", "source_files")},
             "config": self.config.model_dump(mode="json"),
             "versions": versions(),
-        }
-        save_bundle(folder, self.loop.judged, manifest["scaling"], provenance)
+        } | self.extends
+        save_bundle(folder, self.loop.judged, self.loop.loader.scaling, provenance)
 
     def plot(self, line: dict[str, Any]) -> None:
         """One line of metrics for TensorBoard."""

@@ -144,7 +144,8 @@ class Loop:
         batch = batch.to(self.fabric.device)
         parts = objective(self.wrapped(batch), batch, self.model.tasks, self.config.objective)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(parts["total"])
+        if parts["total"].requires_grad:  # of what is held fixed alone nothing can be learned
+            self.fabric.backward(parts["total"])
         add_gradients(self.model.parameters())
         norm = self.fabric.clip_gradients(
             self.wrapped,
