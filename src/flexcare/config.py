@@ -87,11 +87,13 @@ class ModelConfig(Section):
     wave_patch: int = Field(50, ge=1)  # samples of a wave in one token
     max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
     max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
+    text_mean: bool = False  # one token for all word pieces of a sample's texts; off in the paper
     max_facts: int = Field(256, ge=1)  # the last codes or vectors of a longer history are kept
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"
     series_history: bool = False  # a bin also says what was seen up to it; off in the paper
+    squash: bool = False  # numbers of series and fields: sign(x) log(1 + |x|); off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     experts: int = Field(10, ge=2)

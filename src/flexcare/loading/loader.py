@@ -18,6 +18,7 @@ from flexcare.loading.events import KINDS, Facts, OwnEvents, plain, ranges, toke
 from flexcare.store import Store
 
 T = TypeVar("T")
+HISTORY = 512  # bins that the encoder sums up, though it may read fewer
 Rows = NDArray[np.int64]
 
 
@@ -45,6 +46,8 @@ class Loader:
     ) -> None:
         self.store, self.causal = store, model.causal_series
         self.max_bins, self.max_pieces = model.max_bins, model.max_pieces
+        if model.series_history and not model.causal_series:
+            self.max_bins = max(self.max_bins, HISTORY)
         self.modalities = tuple(store.modalities if modalities is None else modalities)
         kinds = {name: store.modalities[name].kind for name in self.modalities}
         self.scaling = scaling
