@@ -1,5 +1,6 @@
 """The whole line by its commands, and commands typed wrong."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,35 @@ def test_the_line_leaves_what_it_says(folder):
     assert "<html" in page
     assert "flexcare is not calibrated: fewer than 10 tuning subjects" in page  # of sixty patients
     assert "Sets of answers" in page
+
+
+def test_modalities_taken_away_are_told_and_stand_in_the_report(folder, capsys):
+    run = folder / "run"
+    assert flexcare("missing", run, "--resamples", 20) == 0
+    assert "series only" in capsys.readouterr().out
+    names = {path.name for path in (run / "missing").iterdir()}
+    assert names >= {"subsets.json", "grid.json", "grid.svg"}
+    assert flexcare("report", run) == 0
+    assert "without film" in (run / "report.html").read_text()
+    assert flexcare("missing", run, "--split", "tuning", "--resamples", 2) == 0
+    assert flexcare("report", run) == 0  # which is of held_out
+    assert "without film" not in (run / "report.html").read_text()
+
+
+def test_the_value_of_a_modality_is_told_of_a_split_and_of_one_sample(folder, capsys):
+    run = folder / "run"
+    assert flexcare("value", run) == 0
+    assert "film" in capsys.readouterr().out
+    found = json.loads((run / "missing" / "value.json").read_text())
+    assert found["tasks"].keys() == set(TASKS.split(","))
+    samples = pq.read_table(folder / "store" / "samples.parquet")
+    sample = samples.filter([not there for there in samples["has_film"].to_pylist()])["sample_id"][
+        0
+    ]
+    assert flexcare("value", run, "--sample", sample) == 0
+    assert "film" in capsys.readouterr().out
+    assert flexcare("value", run, "--sample", "drg/1") == 2
+    assert "answers no sample 'drg/1'" in capsys.readouterr().err
 
 
 def test_models_are_judged_on_the_same_samples(folder):
@@ -117,6 +147,8 @@ def test_show_explains_predictions(folder, capsys):
         (("train", "nowhere", "--out", "y"), "store"),
         (("train", "nowhere", "--out", "y", "--epoch", "3"), "--epochs"),
         (("evaluate", "nowhere"), "run"),
+        (("missing", "nowhere"), "run"),
+        (("value", "nowhere"), "run"),
         (("report", "nowhere"), "run"),
         (("predict", "nowhere", "x", "--out", "y"), "bundle"),
         (("ensemble", "nowhere", "neither", "--out", "y"), "bundle"),

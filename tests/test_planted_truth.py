@@ -12,6 +12,7 @@ import pytest
 
 from flexcare.config import read_toml
 from flexcare.evaluation.run import evaluate
+from flexcare.evaluation.value import value
 from flexcare.preparation import prepare
 from flexcare.sources.synthetic import simulate
 from flexcare.training.run import train
@@ -41,9 +42,13 @@ def of_the_film(result: dict[str, Any]) -> float:
     return float(np.mean([v["value"] if isinstance(v, dict) else v for v in found]))
 
 
+# Questions that one modality alone answers.
+DECIDED_BY = {"diagnosis": "film", "drg": "note", "phenotyping": "series"}
+
+
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The evaluation of each run on the held-out split."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run folders by name."""
     folder: Path = tmp_path_factory.mktemp("planted")
     simulate(folder / "hospital", 2000, seed=0)
     tasks = ",".join(RUNS["together"][0])
@@ -53,9 +58,23 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     out = {}
     for name, (asked, modalities) in RUNS.items():
         chosen: dict[str, Any] = settings | {"tasks": asked, "modalities": modalities}
-        run = train(folder / "store", folder / name, settings=chosen, quiet=True)
-        out[name] = evaluate(run, baselines=False, resamples=20, say=lambda line: None)
+        out[name] = train(folder / "store", folder / name, settings=chosen, quiet=True)
     return out
+
+
+@pytest.fixture(scope="module")
+def judged(runs) -> dict[str, dict[str, Any]]:
+    """The evaluation of each run on the held-out split."""
+    return {
+        name: evaluate(run, baselines=False, resamples=20, say=lambda line: None)
+        for name, run in runs.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def valued(runs) -> dict[str, Any]:
+    """What each modality would tell, by question: of the run on all of them."""
+    return value(runs["together"], say=lambda line: None)["tasks"]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +94,22 @@ def test_questions_together_answer_what_no_single_modality_can(auroc):
 def test_alone_the_question_stays_near_chance_after_as_many_passes(auroc):
     assert auroc["alone"] < 0.65, auroc
     assert auroc["together"] >= auroc["alone"] + MARGIN, auroc
+
+
+@pytest.mark.parametrize("task", DECIDED_BY)
+def test_a_modality_is_worth_most_where_it_decides(valued, task):
+    real = {name: one["having"]["change"]["real"] for name, one in valued[task].items()}
+    foretold = {name: one["having"]["change"]["expected"] for name, one in valued[task].items()}
+    own = DECIDED_BY[task]
+    for other in real.keys() - {own}:
+        assert real[own] > 3 * real[other], real
+        assert foretold[own] > 3 * foretold[other], foretold
+
+
+def test_what_a_modality_is_expected_to_tell_is_what_it_tells(valued):
+    for task, own in DECIDED_BY.items():
+        found = valued[task][own]["having"]["change"]
+        assert abs(found["difference"]) < 0.15 * found["real"], (task, found)
 
 
 def test_a_question_of_one_modality_loses_nothing(judged):

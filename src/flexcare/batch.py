@@ -50,6 +50,12 @@ class Tokens:
             )
         return known
 
+    def of_some(self, kept: Tensor) -> "Tokens":
+        """The tokens of some rows, (m,) bool; sequences that none of them has are left out."""
+        used, of = torch.unique(self.of[kept], return_inverse=True)
+        until = None if self.until is None else self.until[kept]
+        return Tokens(self.values[used], self.valid[used], self.rows[kept], of, until)
+
     def to(self, device: torch.device) -> "Tokens":
         """The same tokens with every tensor on `device`."""
         until = None if self.until is None else self.until.to(device)
@@ -103,6 +109,30 @@ class Batch:
         """The same batch with these modalities absent from every row."""
         inputs = {name: one for name, one in self.inputs.items() if name not in modalities}
         return replace(self, inputs=inputs)
+
+    def hiding(self, modalities: tuple[str, ...], hidden: Tensor) -> "Batch":
+        """The same batch, but what is `hidden`, (B, M) bool, of `modalities` is absent."""
+        inputs = dict(self.inputs)
+        for column, name in enumerate(modalities):
+            if name in inputs:
+                kept = ~hidden[inputs[name].rows, column]
+                if not kept.all():
+                    inputs[name] = inputs[name].of_some(kept)
+                    if not kept.any():
+                        del inputs[name]
+        return replace(self, inputs=inputs)
+
+    def dropping(self, share: float) -> "Batch":
+        """The same batch without some modalities, drawn from torch's own generator.
+
+        Each that a row has is hidden with probability `share`, by itself; a row's last one stays.
+        """
+        names = tuple(sorted(self.inputs))
+        if not names:
+            return self
+        luck = torch.where(self.present(names), torch.rand(self.size, len(names)), -1)
+        last = torch.zeros_like(luck, dtype=torch.bool).scatter(1, luck.argmax(1, True), True)
+        return self.hiding(names, (luck < share) & ~last)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""

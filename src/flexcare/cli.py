@@ -199,6 +199,50 @@ def evaluate(
     print(table_of(judge(run, split, baselines=baselines, resamples=resamples)))
 
 
+@app.command(sort_key=4)
+def missing(run: Path, /, *, split: Split = "held_out", resamples: int = 1000) -> None:
+    """Judge a run with modalities taken away: whole sets of them, and shares of each.
+
+    Args:
+        run: folder that `train` wrote.
+        split: train, tuning or held_out.
+        resamples: of the subjects, for the intervals.
+    """
+    from flexcare.evaluation.missing import missing as judge
+    from flexcare.evaluation.subsets import as_rows
+    from flexcare.report.taken import write_figure
+    from flexcare.show import plain_table
+
+    found = judge(run, split, resamples=resamples)
+    for part in found.values():
+        print(plain_table(*as_rows(part)))
+    print("* differs from all: the interval of the paired difference leaves 0 out")
+    print(f"figure: {write_figure(run / 'missing' / 'grid.svg', found['grid'])}")
+
+
+@app.command(sort_key=4)
+def value(run: Path, /, *, sample: str | None = None, split: Split = "held_out") -> None:
+    """Say what a modality would tell of patients who lack it, by patients alike who have it.
+
+    Args:
+        run: folder that `train` wrote.
+        sample: one sample_id; all patients of the split if absent.
+        split: train, tuning or held_out.
+    """
+    from flexcare.evaluation.value import ASSUMPTIONS, as_rows, of_sample_as_rows, value_of
+    from flexcare.evaluation.value import value as of_split
+    from flexcare.show import plain_table
+
+    if sample is None:
+        print(plain_table(*as_rows(of_split(run, split))))
+    else:
+        found = value_of(run, sample)
+        print(f"{sample}, known: {', '.join(found['known']) or 'nothing'}")
+        print(f"bits of uncertainty now: {found['uncertainty']:.3f}")
+        print(plain_table(*of_sample_as_rows(found)))
+    print("assumed:", *ASSUMPTIONS, sep="\n  ")
+
+
 @app.command(sort_key=5)
 def report(
     run: Path,

@@ -133,6 +133,7 @@ class TrainingConfig(Section):
     halve_on_plateau: bool = True  # per-task learning rate
     patience: int | None = Field(None, ge=1)  # epochs without a better mean; None: never stop early
     clip: float | None = Field(None, gt=0)  # gradient norm
+    modality_dropout: float = Field(0.0, ge=0, lt=1)  # share hidden of what a sample has
     checkpoint_minutes: float = Field(5.0, ge=0)  # 0: after every step
     keep_task_bests: bool = False
     seed: int = Field(0, ge=0)

@@ -142,6 +142,14 @@ def _forgetting(found: dict[str, Any]) -> str:
     return _text(f"old answers without what is new: {told}", table)
 
 
+def plain_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table as text."""
+    table = _table(*header)
+    for row in rows:
+        table.add_row(*row)
+    return _text(table)
+
+
 def _interval(value: dict[str, Any]) -> str:
     if value["value"] is None:
         return "none"

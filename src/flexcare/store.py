@@ -241,10 +241,8 @@ class Store:
             return [{} for _ in rows]
         values = [self.samples[n].take(pa.array(rows)).to_pylist() for n in names]
         short = [n.removeprefix(GROUP) for n in names]
-        return [
-            {n: v for n, v in zip(short, row, strict=True) if v is not None}
-            for row in zip(*values, strict=True)
-        ]
+        each = zip(*values, strict=True) if names else [()] * len(rows)
+        return [{n: v for n, v in zip(short, row, strict=True) if v is not None} for row in each]
 
     def _table(self, name: str) -> pa.Table:
         try:

@@ -7,6 +7,7 @@ from flexcare.report import figures
 
 CURVE = [[0.0, 0.0], [0.2, 0.7], [1.0, 1.0]]
 GROUP = {"samples": 10, "predicted": 0.1, "observed": 0.2, "low": 0.1, "high": 0.3}
+WAYS = {"film": {"at random": CURVE, "sicker first": CURVE}, "note": {"at random": CURVE}}
 DRAWN = {
     "roc": lambda: figures.roc({"a": CURVE, "b": CURVE}),
     "pr": lambda: figures.precision_recall({"a": CURVE}, 0.1),
@@ -14,6 +15,7 @@ DRAWN = {
     "calibrated": lambda: figures.calibration({"a": [GROUP]}, [GROUP]),
     "learning": lambda: figures.learning([(1, 0.9, 0.8), (2, None, 0.7), (3, 0.5, None)]),
     "companions": lambda: figures.companions([("both", CURVE, "#000000")], "AUROC", 0.5),
+    "taken": lambda: figures.taken_away({"one": WAYS, "two": WAYS}, {"one": "AUROC", "two": "F1"}),
 }
 
 

@@ -18,6 +18,7 @@ SECTIONS = (
     "glance",
     "questions",
     "missing",
+    "taken",
     "experts",
     "flow",
     "learning",
@@ -134,6 +135,19 @@ def test_numbers_come_with_their_intervals(content, page):
     auroc = value["auroc"]
     expected = f"{auroc['value']:.2f} ({auroc['low']:.2f}–{auroc['high']:.2f})"
     assert expected in section(page, "questions").replace("  ", " ")
+
+
+def test_what_was_taken_away_is_told_with_what_it_cost(content, page):
+    text = section(page, "taken").replace("  ", " ")
+    rows = {row["subset"]: row["scores"] for row in content.taken["subsets"]["subsets"]}
+    assert len(rows) == 7
+    for subset in ("all", "without film", "note only"):
+        value = rows[subset]["decompensation"]["average_precision"]
+        assert f"{value['value']:.2f} ({value['low']:.2f}–{value['high']:.2f})" in text
+    gap = rows["note only"]["diagnosis"]["macro_average_precision"]["difference"]
+    assert gap["high"] < 0
+    assert "worse" in text
+    assert "film, at random" in text
 
 
 def test_a_label_without_both_answers_has_a_reason_and_no_number(page):

@@ -5,9 +5,9 @@ import json
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_store import TINY
 
 from flexcare.training.run import train
+from small_store import TINY
 
 MODEL = TINY | {"dropout": 0.3, "gate_noise": True}
 TRAINING = {

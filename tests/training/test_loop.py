@@ -6,15 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small_store import TINY, small_store
 
 from flexcare.evaluation.metrics import measure_arrays
 from flexcare.loading.loader import Loader
+from flexcare.models.flexcare import FlexCare
 from flexcare.serving.bundle import load_bundle
 from flexcare.serving.predictor import predict_rows
 from flexcare.training.folder import RunFolder
 from flexcare.training.loop import Loop, share_of
 from flexcare.training.run import _tuning_rows, train
+from small_store import TINY, small_store
 
 TASKS = ("death", "stay", "findings")
 
@@ -173,6 +174,28 @@ def test_decay_pulls_weights_towards_zero(store, tmp_path, watched):
     decayed = watched[-1][2]
     name = "heads.linear.death.weight"
     assert decayed[name].norm() < 0.999 * free[name].norm()
+
+
+def test_modalities_are_hidden_in_training_alone(store, tmp_path, monkeypatch):
+    seen = {True: [], False: []}  # by whether it was a step of training
+    real = FlexCare.forward
+
+    def forward(model, batch):
+        names = tuple(info.name for info in model.modalities)
+        seen[model.training].append(batch.present(names))
+        return real(model, batch)
+
+    monkeypatch.setattr(FlexCare, "forward", forward)
+    counts = {}
+    for share in (0.0, 0.5):
+        run(store, tmp_path / str(share), modality_dropout=share)
+        counts[share] = {step: int(torch.cat(found).sum()) for step, found in seen.items()}
+        rows = torch.cat(seen[True]).any(1)
+        counts[share]["rows"] = int(rows.sum())
+        seen = {True: [], False: []}
+    assert counts[0.5][False] == counts[0.0][False]
+    assert counts[0.5]["rows"] == counts[0.0]["rows"]
+    assert counts[0.5][True] < 0.85 * counts[0.0][True]
 
 
 def test_tuning_asks_one_hour_a_stay_the_same_in_every_epoch(store):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_store import TINY, small_store
 from torch import nn
 from train_worker import main
 
 from flexcare.processes import add_gradients, anyone, mean, total
+from small_store import TINY, small_store
 
 WORKER = Path(__file__).parent / "train_worker.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from short_runs import STEPS, assert_same, files, lines, place, run, settings
-from small_store import small_store
 
 from flexcare.errors import UserError
 from flexcare.training import folder
 from flexcare.training.loop import Loop
 from flexcare.training.run import train
+from small_store import small_store
 
 EPOCH_ENDS = 1 + 2 * STEPS + 2  # the second such checkpoint: one at the start, one after each step
 
@@ -73,6 +73,16 @@ def test_a_running_mean_of_weights_goes_on(store, tmp_path):
         kill(patch, Loop, "_step", STEPS + 4, False)
         with pytest.raises(SystemExit):
             run(store, tmp_path / "run", average=0.9)
+    train(store, tmp_path / "run", resume=True, quiet=True)
+    assert_same(through, tmp_path / "run")
+
+
+def test_hidden_modalities_are_hidden_again(store, tmp_path):
+    through = run(store, tmp_path / "through", modality_dropout=0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, Loop, "_step", STEPS + 4, False)
+        with pytest.raises(SystemExit):
+            run(store, tmp_path / "run", modality_dropout=0.4)
     train(store, tmp_path / "run", resume=True, quiet=True)
     assert_same(through, tmp_path / "run")
 

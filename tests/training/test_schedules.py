@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_store import small_store
 
 from flexcare.config import TrainingConfig
 from flexcare.training.schedules import SCHEDULES, Plan, one_hour
+from small_store import small_store
 
 SEQUENCES = ("sequential", "round_robin", "proportional", "temperature")
 

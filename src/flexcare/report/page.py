@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flexcare.files import whole
-from flexcare.report import sections, words
+from flexcare.report import sections, taken, words
 from flexcare.report.content import ReportContent
 from flexcare.report.figures import COLOURS
 from flexcare.report.questions import questions
@@ -47,6 +47,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
         "glance": sections.glance(content),
         "questions": questions(content),
         "missing": sections.missing(content),
+        "taken": taken.section(content.taken),
         "routing": sections.routing(content),
         "flow": sections.flow(content),
         "learning": sections.learning(content),

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.compare import UTILITY, Judge, hours_of
 from flexcare.evaluation.predictions import cases, write_predictions
+from flexcare.evaluation.subsets import Without, subsets
 from flexcare.evaluation.utility import best_threshold
 from flexcare.reproduce.protocol import Model, Protocol, read_protocol
 from flexcare.reproduce.results import Outcome, publish, section
@@ -18,8 +18,6 @@ from flexcare.reproduce.work import Say, Work
 from flexcare.schema import SPLITS, TaskInfo
 
 VARIABLE = "FLEXCARE_OPEN_DATA"
-MANY = 5  # with more modalities than this, only each alone and each left out are tried
-Without = tuple[str, ...]
 
 
 def reproduce(
@@ -158,14 +156,7 @@ def _subsets(work: Work, wanted: Protocol) -> dict[str, Without]:
         return {}
     model = wanted.models[wanted.first]
     chosen = model.settings.modalities or wanted.settings.modalities
-    names = tuple(chosen or work.store(model, work.folds[0]).modalities)
-    sizes = range(1, len(names)) if len(names) <= MANY else (1, len(names) - 1)
-    out = {}
-    for subset in (one for size in sizes for one in combinations(names, size)):
-        without = tuple(name for name in names if name not in subset)
-        short = len(without) == 1 < len(subset)
-        out[f"without {without[0]}" if short else f"{' + '.join(subset)} only"] = without
-    return out
+    return subsets(tuple(chosen or work.store(model, work.folds[0]).modalities))
 
 
 def _thresholds(work: Work, wanted: Protocol, tasks: dict[str, TaskInfo]) -> dict[str, float]:

@@ -141,6 +141,8 @@ class Loop:
         warm = min(1.0, (progress.total + 1) / (training.warmup_steps + 1))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * warm
+        if training.modality_dropout:
+            batch = batch.dropping(training.modality_dropout)
         batch = batch.to(self.fabric.device)
         parts = objective(self.wrapped(batch), batch, self.model.tasks, self.config.objective)
         self.optimizer.zero_grad(set_to_none=True)
