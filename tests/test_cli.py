@@ -96,6 +96,7 @@ def test_show_explains_predictions(folder, capsys):
         (("evaluate", "nowhere"), "run"),
         (("report", "nowhere"), "run"),
         (("predict", "nowhere", "x", "--out", "y"), "bundle"),
+        (("explain", "nowhere", "x", "--sample", "y"), "bundle"),
         (("import-authors", "nowhere", "--out", "y"), "nowhere"),
         (("show", "nowhere"), "nowhere"),
         (("simulate", "--subjects", "many", "--out", "y"), "many"),
