@@ -153,6 +153,7 @@ def test_show_explains_predictions(folder, capsys):
         (("predict", "nowhere", "x", "--out", "y"), "bundle"),
         (("ensemble", "nowhere", "neither", "--out", "y"), "bundle"),
         (("ensemble", "nowhere", "--out", "y"), "at least two"),
+        (("explain", "nowhere", "x", "--sample", "y"), "bundle"),
         (("import-authors", "nowhere", "--out", "y"), "nowhere"),
         (("show", "nowhere"), "nowhere"),
         (("simulate", "--subjects", "many", "--out", "y"), "many"),

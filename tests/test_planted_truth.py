@@ -1,9 +1,11 @@
 """Cross-task synergy on the invented hospital, learned anew: about three minutes on one core.
 
 Readmission is planted as film factor XOR note factor: neither modality alone tells anything.
-Findings of films teach the one factor, diagnosis-related groups the other (SPEC 8).
+Findings of films teach the one factor, diagnosis-related groups the other (SPEC 8). What the
+network learned is then taken apart, and must be what was planted.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,12 @@ import pytest
 from flexcare.config import read_toml
 from flexcare.evaluation.run import evaluate
 from flexcare.evaluation.value import value
+from flexcare.explain import explain
+from flexcare.files import read_json
 from flexcare.preparation import prepare
-from flexcare.sources.synthetic import simulate
+from flexcare.serving.bundle import load_bundle
+from flexcare.sources.synthetic import simulate, words
+from flexcare.store import Store
 from flexcare.training.run import train
 
 QUESTION = "readmission"
@@ -47,9 +53,14 @@ DECIDED_BY = {"diagnosis": "film", "drg": "note", "phenotyping": "series"}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the hospital, the store and the runs are."""
+    return tmp_path_factory.mktemp("planted")
+
+
+@pytest.fixture(scope="module")
+def runs(folder) -> dict[str, Path]:
     """The run folders by name."""
-    folder: Path = tmp_path_factory.mktemp("planted")
     simulate(folder / "hospital", 2000, seed=0)
     tasks = ",".join(RUNS["together"][0])
     prepare("synthetic", folder / "hospital", folder / "store", tasks=tasks, say=lambda line: None)
@@ -116,3 +127,70 @@ def test_a_question_of_one_modality_loses_nothing(judged):
     together, alone = of_the_film(judged["together"]), of_the_film(judged["film"])
     assert alone > 0.9
     assert together >= alone - NOTHING_LOST
+
+
+# Answers that one factor decides, which one modality alone tells.
+UNIQUE = {
+    ("phenotyping", "Diabetes mellitus with complications"): "series",
+    ("phenotyping", "Chronic kidney disease"): "note",
+    ("diagnosis", "Lung Opacity"): "film",
+}
+ASKED = 12  # samples a question
+
+
+def taken_apart(folder, task: str, answer: str | None, **given: Any) -> list[dict[str, Any]]:
+    """Explanations of some held-out samples of which everything is known."""
+    store, bundle = Store(folder / "store"), load_bundle(folder / "together" / "bundle")
+    has = [store.samples[f"has_{name}"].to_pylist() for name in ("series", "film", "note")]
+    rows = [row for row in store.rows(task, "held_out").tolist() if all(h[row] for h in has)]
+    samples = [store.samples["sample_id"][row].as_py() for row in rows[:ASKED]]
+    assert len(samples) == ASKED
+    found = [explain(bundle, store, sample, answer=answer, **given) for sample in samples]
+    return [one["tasks"][task] for one in found]
+
+
+def mean_sizes(parts: list[dict[str, Any]]) -> dict[str, float]:
+    """By modality the mean absolute Shapley value."""
+    return {
+        name: float(np.mean([abs(part["modalities"][name]) for part in parts]))
+        for name in ("series", "film", "note")
+    }
+
+
+@pytest.mark.parametrize(("task", "answer"), UNIQUE)
+def test_the_modality_that_was_planted_adds_most(judged, folder, task, answer):
+    planted = read_json(folder / "hospital" / "truth" / "truth.json", "the truth")
+    needs, name = planted["tasks"][task]["labels"][answer]["needs"], UNIQUE[task, answer]
+    assert needs[name] == "unique"
+    sizes = mean_sizes(taken_apart(folder, task, answer))
+    others = [size for other, size in sizes.items() if other != name]
+    assert sizes[name] > 2 * max(others), sizes
+
+
+def test_of_an_exclusive_or_both_modalities_matter_and_the_third_does_not(judged, folder):
+    sizes = mean_sizes(taken_apart(folder, QUESTION, None))
+    assert min(sizes["film"], sizes["note"]) > 2 * sizes["series"], sizes
+
+
+def test_the_variables_that_were_planted_matter_most(judged, folder):
+    (task, answer), *_ = UNIQUE
+    parts = taken_apart(folder, task, answer, deletion=True)
+    sums = Counter()
+    for part in parts:
+        for detail in part["details"]["series"]["details"]:
+            sums[detail["what"]] += abs(detail["contribution"])
+    assert {name for name, _ in sums.most_common(2)} == {"glucose", "temperature"}, sums
+    assert all(part["check"]["complete"] for part in parts)
+    areas = [part["deletion"]["area"] for part in parts]
+    assert np.mean(areas) > 0.5, areas
+    assert min(areas) > 0, areas
+
+
+def test_the_words_that_were_planted_matter_most(judged, folder):
+    _, (task, answer), _ = UNIQUE
+    told = {word.lower() for side in words.HISTORY["t"] for text in side for word in text.split()}
+    sizes: dict[bool, list[float]] = {True: [], False: []}
+    for part in taken_apart(folder, task, answer, show_text=True):
+        for detail in part["details"]["note"]["details"]:
+            sizes[detail["value"] in told].append(abs(detail["contribution"]))
+    assert np.mean(sizes[True]) > 2 * np.mean(sizes[False])

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from flexcare.cli_bundles import (
     Split,
     ensemble,
+    explain,
     extend_modality,
     extend_task,
     import_authors,
@@ -294,6 +295,7 @@ def reproduce(
 
 
 app.command(ensemble, sort_key=6)
+app.command(explain, sort_key=6)
 app.command(predict, sort_key=6)
 extend = App(
     name="extend",

@@ -169,6 +169,51 @@ def _extended(out: Path) -> None:
         print(explain(out))
 
 
+def explain(
+    bundle: Path,
+    store: Path,
+    /,
+    *,
+    sample: str,
+    task: str | None = None,
+    answer: str | None = None,
+    deletion: bool = False,
+    show_text: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Take the answer about one sample apart: modalities, experts, hours, words, patches.
+
+    Args:
+        bundle: folder with weights.safetensors and bundle.json.
+        store: store that `prepare` wrote.
+        sample: its sample_id, as a table of predictions has it.
+        task: comma-separated; the sample's own if absent.
+        answer: the output to explain, of a task with several; the most probable if absent.
+        deletion: how fast the answer changes without what mattered, and without anything else.
+        show_text: name the words of notes, not only their places.
+        out: folder to write explain.json and pictures to.
+    """
+    from flexcare.explain import as_text, write
+    from flexcare.explain import explain as run
+    from flexcare.files import refuse_existing
+
+    if out is not None:
+        refuse_existing(out)
+    found = run(
+        bundle,
+        store,
+        sample,
+        tasks=names_of(task),
+        answer=answer,
+        deletion=deletion,
+        show_text=show_text,
+    )
+    print(as_text(found))
+    if out is not None:
+        write(out, found)
+        print(f"explanation: {out}")
+
+
 def import_authors(
     file: Path,
     /,
