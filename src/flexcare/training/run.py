@@ -60,26 +60,37 @@ def train(
     asked = _asked(settings or {}, tasks, modalities, {"epochs": epochs, "seed": seed})
     if not resume:
         refuse_existing(out)
-    config = _resumed(out, opened, asked) if resume else _resolved(opened, asked)
-    rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
+    config = _resumed(out, opened, asked) if resume else resolved(opened, asked)
+    loop = assembled(opened, config)
+    if resume:
+        loop.progress = load_checkpoint(
+            out / CHECKPOINT, loop.model, loop.optimizer, loop.averaged, loop.gradients
+        )
+    folder = RunFolder(out, opened, loop, quiet)
+    with folder.shown():
+        loop.run(folder.hooks())
+    return out
+
+
+def assembled(store: Store, config: Config) -> Loop:
+    """A loop at its beginning.
+
+    Args:
+        config: as `resolved` gives it.
+    """
+    rows = {task: store.rows(task, "train") for task in config.tasks or ()}
     _refuse_empty(rows)
     fabric = _fabric(config)
     torch.manual_seed(config.training.seed)
     model = NETWORKS[config.network](
         config.model,
-        [opened.modalities[name] for name in config.modalities or ()],
-        [opened.tasks[name] for name in config.tasks or ()],
+        [store.modalities[name] for name in config.modalities or ()],
+        [store.tasks[name] for name in config.tasks or ()],
     )
-    plan = Plan(opened, rows, config.training)
-    tuning = {task: _tuning_rows(opened, task, config.training.seed) for task in rows}
-    loader = Loader(opened, opened.manifest["scaling"], config.modalities, config.model)
-    loop = Loop(fabric, model, loader, plan, tuning, config)
-    if resume:
-        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer, loop.averaged)
-    folder = RunFolder(out, opened, loop, quiet)
-    with folder.shown():
-        loop.run(folder.hooks())
-    return out
+    plan = Plan(store, rows, config.training)
+    tuning = {task: _tuning_rows(store, task, config.training.seed) for task in rows}
+    loader = Loader(store, store.manifest["scaling"], config.modalities, config.model)
+    return Loop(fabric, model, loader, plan, tuning, config)
 
 
 def _asked(
@@ -106,7 +117,7 @@ def _preset(store: Store) -> dict[str, Any]:
     return training
 
 
-def _resolved(store: Store, settings: dict[str, Any]) -> Config:
+def resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
     config = check(Config, over(_preset(store), settings), "the settings of train")
     if config.network not in NETWORKS:
