@@ -130,6 +130,13 @@ class TrainingConfig(Section):
         "sequential"
     )
     temperature: float = Field(2.0, gt=0)  # of the temperature schedule
+    # Of the gradients of the tasks in an update: what they become, and how loud each is before.
+    aggregator: Literal[
+        "sum", "mean", "upgrad", "pcgrad", "gradvac", "cagrad", "mgda", "imtl_g", "aligned_mtl",
+        "config", "nash_mtl",
+    ] = "sum"  # fmt: skip
+    weighting: Literal["fixed", "uncertainty", "dwa", "famo"] = "fixed"
+    measure_gradients: int = Field(0, ge=0)  # their cosines, every so many steps; 0: never
     halve_on_plateau: bool = True  # per-task learning rate
     patience: int | None = Field(None, ge=1)  # epochs without a better mean; None: never stop early
     clip: float | None = Field(None, gt=0)  # gradient norm

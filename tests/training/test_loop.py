@@ -38,10 +38,10 @@ def watched(monkeypatch):
     seen = []
     real = Loop._step
 
-    def stepped(loop, step, batch):
-        real(loop, step, batch)
+    def stepped(loop, tasks, batches):
+        real(loop, tasks, batches)
         weights = {name: p.detach().clone() for name, p in loop.model.named_parameters()}
-        seen.append((step.tasks, loop.optimizer.param_groups[0]["lr"], weights))
+        seen.append((tasks, loop.optimizer.param_groups[0]["lr"], weights))
 
     monkeypatch.setattr(Loop, "_step", stepped)
     return seen

@@ -67,12 +67,28 @@ def test_interrupted_run_equals_uninterrupted_run(store, whole, seldom, tmp_path
     assert_same(seldom if minutes else whole, tmp_path / "run")
 
 
-def test_a_running_mean_of_weights_goes_on(store, tmp_path):
-    through = run(store, tmp_path / "through", average=0.9)
+# What a run remembers beside the weights, and the update in which it is killed.
+MEMORIES = {
+    "a running mean of weights": ({"average": 0.9}, STEPS + 4),
+    "uncertainties": ({"weighting": "uncertainty", "average": 0.9}, STEPS + 4),
+    "how fast losses fell": ({"weighting": "dwa"}, 2 * STEPS + 4),
+    "FAMO's shares": ({"weighting": "famo", "schedule": "round_robin"}, 5),
+    "FAMO's shares, in parallel": ({"weighting": "famo", "schedule": "parallel"}, 7),
+    "GradVac's cosines": ({"aggregator": "gradvac"}, 5),
+    "Nash-MTL's weights": ({"aggregator": "nash_mtl", "schedule": "parallel"}, 7),
+    "what PCGrad draws": ({"aggregator": "pcgrad", "schedule": "round_robin", "average": 0.9}, 5),
+    "all at once": ({"aggregator": "gradvac", "weighting": "famo", "measure_gradients": 3}, 5),
+}
+
+
+@pytest.mark.parametrize("what", MEMORIES)
+def test_what_is_remembered_goes_on(store, tmp_path, what):
+    training, update = MEMORIES[what]
+    through = run(store, tmp_path / "through", **training)
     with pytest.MonkeyPatch.context() as patch:
-        kill(patch, Loop, "_step", STEPS + 4, False)
+        kill(patch, Loop, "_step", update, False)
         with pytest.raises(SystemExit):
-            run(store, tmp_path / "run", average=0.9)
+            run(store, tmp_path / "run", **training)
     train(store, tmp_path / "run", resume=True, quiet=True)
     assert_same(through, tmp_path / "run")
 

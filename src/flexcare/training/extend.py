@@ -30,7 +30,7 @@ from flexcare.serving.matching import Say, shared_modalities
 from flexcare.serving.predictor import Predictor
 from flexcare.store import Store
 from flexcare.training.objectives import task_weights
-from flexcare.training.run import having, learn, resumed
+from flexcare.training.run import assembled, having, learn, resumed
 
 FORGETTING = "forgetting.json"
 
@@ -141,10 +141,8 @@ def _extend(bundle: Path, store: Store, new: New, out: Path, how: Options) -> Pa
     else:
         config = _named(config, whole, store, new, common, say)
     held = {} if how.unfreeze else hold(model, network)
-    learn(
-        model, store, scaling, config, out, with_any=new.names[1], held=held, extends=extends,
-        resume=how.resume, quiet=how.quiet,
-    )  # fmt: skip
+    loop = assembled(store, config, model, scaling, with_any=new.names[1])
+    learn(loop, out, held=held, extends=extends, resume=how.resume, quiet=how.quiet)
     if first():
         kept = load_bundle(out / "bundle")
         write_json(out / FORGETTING, forgetting(old, kept, store, common, new.names[1]))

@@ -2,6 +2,7 @@
 
 config.json              every setting, resolved      metrics.jsonl   one line an epoch
 checkpoint.safetensors   to resume                    bundle/         the best model, to predict
+gradients.jsonl          cosines between the tasks' gradients, if measured
 task_bests/TASK/         the best model of each task, if asked for
 tensorboard/             the same metrics, if TensorBoard is installed
 """
@@ -137,7 +138,9 @@ class RunFolder:
 
     def checkpoint(self, place: Place) -> None:
         loop = self.loop
-        save_checkpoint(self.out / CHECKPOINT, loop.model, loop.optimizer, place, loop.averaged)
+        save_checkpoint(
+            self.out / CHECKPOINT, loop.model, loop.optimizer, place, loop.averaged, loop.gradients
+        )
 
     def epoch(self, place: Place) -> None:
         """Publish an epoch, and say what it reached."""
@@ -157,15 +160,20 @@ class RunFolder:
 
     def publish(self, place: Place) -> None:
         """The metrics and, where an epoch has just ended, the models it is the best of."""
-        with whole(self.out / "metrics.jsonl") as temporary:
-            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in place.lines)
-            temporary.write_text(text)
+        self.write("metrics.jsonl", place.lines)
+        if place.measured:
+            self.write("gradients.jsonl", place.measured)
         if place.step or not place.lines:
             return
         if place.best_epoch == place.lines[-1]["epoch"]:
             self.keep(self.out / "bundle", "the mean over tasks", place)
         for task in place.improved if self.config.training.keep_task_bests else ():
             self.keep(self.out / "task_bests" / task, task, place)
+
+    def write(self, name: str, lines: list[dict[str, Any]]) -> None:
+        with whole(self.out / name) as temporary:
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            temporary.write_text(text)
 
     def keep(self, folder: Path, best_of: str, place: Place) -> None:
         """Write the model as it is judged now as a bundle."""

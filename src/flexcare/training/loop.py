@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,14 @@ from flexcare.errors import UserError
 from flexcare.evaluation.metrics import Undefined, measure_arrays
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.models.network import Network
-from flexcare.processes import add_gradients, anyone, total
+from flexcare.processes import anyone, total
 from flexcare.schema import TaskInfo
 from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.training.checkpoint import Progress
-from flexcare.training.objectives import objective, task_loss, task_weights
-from flexcare.training.schedules import Plan, Step
+from flexcare.training.conflicts import conflicts
+from flexcare.training.gradients import Gradients
+from flexcare.training.objectives import Losses, task_loss, task_totals, task_weights
+from flexcare.training.schedules import Plan, Step, cycles
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Loop:
         )
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
+        self.gradients = Gradients(fabric, model, training)
         self.averaged = averaged(model, training.average) if training.average else None
         self.progress = Progress(rates=dict.fromkeys(plan.rows, training.learning_rate))
         self.saved_at = time.monotonic()
@@ -95,14 +98,15 @@ class Loop:
         )
 
     def _epoch(self) -> None:
-        """The steps of an epoch that are not yet taken, then a look at the tuning split."""
+        """The updates of an epoch that are not yet made, then a look at the tuning split."""
         progress, started = self.progress, time.monotonic()
-        steps = self.plan.epoch(progress.epoch)
+        updates = self.updates(progress.epoch)
         self.model.train()
-        for step, batch in prefetch(self._batches(steps[progress.step :])):
-            self._step(step, batch)
+        for update in prefetch(self._batches(updates[progress.step :])):
+            self._measure()
+            self._step(*update)
             progress.step, progress.total = progress.step + 1, progress.total + 1
-            self.hooks.step(progress, len(steps))
+            self.hooks.step(progress, len(updates))
             self._pause()
         line = self._line(started)
         self._judge(line)
@@ -113,12 +117,22 @@ class Loop:
         self._save()
         self.hooks.epoch(progress)
 
-    def _batches(self, steps: list[Step]) -> Iterator[tuple[Step, Batch]]:
-        """This process's share of each step."""
+    def updates(self, epoch: int) -> list[tuple[Step, ...]]:
+        """The steps of an epoch, those together that make one update."""
+        steps = self.plan.epoch(epoch)
+        return cycles(steps) if self.gradients.cycles else [(step,) for step in steps]
+
+    def _batches(
+        self, updates: Iterable[tuple[Step, ...]]
+    ) -> Iterator[tuple[list[str], list[Batch]]]:
+        """The tasks of each update, and this process's share of its steps."""
+        for steps in updates:
+            yield [task for step in steps for task in step.tasks], [*map(self._share, steps)]
+
+    def _share(self, step: Step) -> Batch:
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        for step in steps:
-            rows = step.rows[share_of(self.loader.work(step.rows.max(axis=1)), rank, world)]
-            yield step, self.loader.batch(rows, step.tasks) if len(rows) else self._nobody(step)
+        rows = step.rows[share_of(self.loader.work(step.rows.max(axis=1)), rank, world)]
+        return self.loader.batch(rows, step.tasks) if len(rows) else self._nobody(step)
 
     def _nobody(self, step: Step) -> Batch:
         """The share of a process where there are fewer rows than processes.
@@ -133,22 +147,35 @@ class Loop:
         """Labels of a sample."""
         return 1 if self.infos[task].kind == "multiclass" else self.infos[task].outputs
 
-    def _step(self, step: Step, batch: Batch) -> None:
+    def _measure(self) -> None:
+        """Every so many updates, how far the tasks' gradients agree."""
+        training, progress = self.config.training, self.progress
+        if training.measure_gradients and progress.total % training.measure_gradients == 0:
+            steps = self.plan.one_each(progress.total)
+            batches = (self._share(step).to(self.fabric.device) for step in steps)
+            line = {"epoch": progress.epoch, "step": progress.total, "batch": len(steps[0].rows)}
+            progress.measured.append(line | conflicts(self.model, self._lose, batches))
+
+    def _lose(self, batch: Batch) -> Losses:
+        return task_totals(self.wrapped(batch), batch, self.model.tasks, self.config.objective)
+
+    def _step(self, tasks: list[str], batches: list[Batch]) -> None:
         """One update. What is random in it depends on seed, step and process alone."""
         training, progress = self.config.training, self.progress
-        torch.manual_seed(_seed(training.seed, progress.total, self.fabric.global_rank))
-        rate = float(np.mean([progress.rates[task] for task in step.tasks]))
-        warm = min(1.0, (progress.total + 1) / (training.warmup_steps + 1))
+        seed = _seed(training.seed, progress.total, self.fabric.global_rank)
+        torch.manual_seed(seed)
+        rate = float(np.mean([progress.rates[task] for task in tasks]))
+        rate *= min(1.0, (progress.total + 1) / (training.warmup_steps + 1))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * warm
+            group["lr"] = rate
         if training.modality_dropout:
-            batch = batch.dropping(training.modality_dropout)
-        batch = batch.to(self.fabric.device)
-        parts = objective(self.wrapped(batch), batch, self.model.tasks, self.config.objective)
+            batches = [batch.dropping(training.modality_dropout) for batch in batches]
+        batches = [batch.to(self.fabric.device) for batch in batches]
         self.optimizer.zero_grad(set_to_none=True)
-        if parts["total"].requires_grad:  # of what is held fixed alone nothing can be learned
-            self.fabric.backward(parts["total"])
-        add_gradients(self.model.parameters())
+        epochs = [line["train"] for line in progress.lines]
+        lost = self.gradients.fill(
+            self._lose, batches, epochs, _seed(training.seed, progress.total)
+        )
         norm = self.fabric.clip_gradients(
             self.wrapped,
             self.optimizer,
@@ -156,11 +183,12 @@ class Loop:
             error_if_nonfinite=False,
         )
         assert norm is not None
-        self._refuse_divergence(parts["total"] + norm)
+        self._refuse_divergence(sum((parts["total"] for parts in lost), norm))
         self.optimizer.step()
+        self.gradients.learn(self._lose, batches, rate, seed)
         if self.averaged:
             self.averaged.update_parameters(self.model)
-        for name, value in parts.items():
+        for name, value in (item for parts in lost for item in parts.items()):
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value.detach())
             progress.counts[name] = progress.counts.get(name, 0) + 1
 
@@ -177,8 +205,7 @@ class Loop:
         """What this epoch did, as one line of metrics.jsonl."""
         progress = self.progress
         means = {name: progress.sums[name] / progress.counts[name] for name in progress.sums}
-        answers = self._answers()
-        tuning = {task: self._look(task, *answers[task]) for task in self.plan.rows}
+        tuning = self.look()
         primary = [seen["primary"] for seen in tuning.values() if seen["primary"] is not None]
         return {
             "epoch": progress.epoch,
@@ -190,8 +217,12 @@ class Loop:
             "wall_s": round(time.monotonic() - started, 3),
         }
 
+    def look(self) -> dict[str, dict[str, Any]]:
+        """By task, loss and primary metric on the tuning samples; None and why where undefined."""
+        answers = self._answers()
+        return {task: self._look(task, *answers[task]) for task in self.plan.rows}
+
     def _look(self, task: str, logits: Tensor, labels: Tensor, mask: Tensor) -> dict[str, Any]:
-        """Loss and primary metric on a task's tuning samples; None and why where undefined."""
         info = self.infos[task]
         self._refuse_divergence(logits)
         with torch.no_grad():

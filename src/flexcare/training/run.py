@@ -63,55 +63,68 @@ def train(
     asked = _asked(settings or {}, tasks, modalities, {"epochs": epochs, "seed": seed})
     if not resume:
         refuse_existing(out)
-    config = resumed(out, opened, asked) if resume else _resolved(opened, asked)
-    _refuse_empty({task: opened.rows(task, "train") for task in config.tasks or ()})
-    torch.manual_seed(config.training.seed)
-    model = NETWORKS[config.network](
-        config.model,
-        [opened.modalities[name] for name in config.modalities or ()],
-        [opened.tasks[name] for name in config.tasks or ()],
-    )
-    learn(model, opened, opened.manifest["scaling"], config, out, resume=resume, quiet=quiet)
+    config = resumed(out, opened, asked) if resume else resolved(opened, asked)
+    learn(assembled(opened, config), out, resume=resume, quiet=quiet)
     return out
 
 
-def learn(
-    model: Network,
+def assembled(
     store: Store,
-    scaling: dict[str, Any],
     config: Config,
-    out: Path,
-    *,
+    model: Network | None = None,
+    scaling: dict[str, Any] | None = None,
     with_any: Collection[str] = (),
-    held: Mapping[str, Tensor] | None = None,
-    extends: dict[str, Any] | None = None,
-    resume: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Train a network that is there, and leave a run.
+) -> Loop:
+    """A loop at its beginning.
 
     Args:
-        scaling: of the store's numbers.
-        config: resolved: with the names of tasks and modalities.
+        config: as `resolved` gives it.
+        model: None: a new one.
+        scaling: of the store's numbers; None: its own.
         with_any: only samples with one of these modalities are learned from; (): all.
-        held: by parameter its first rows, which stay as they are.
-        extends: what the network was before, for those who read the run.
-
-    Raises:
-        UserError, KeyboardInterrupt: as `train`.
     """
     tasks, seed = config.tasks or (), config.training.seed
     rows = {task: having(store, store.rows(task, "train"), with_any) for task in tasks}
     _refuse_empty(rows)
     tuning = {task: _tuning_rows(store, task, seed, with_any) for task in tasks}
     fabric = _fabric(config)
+    if model is None:
+        torch.manual_seed(seed)
+        model = NETWORKS[config.network](
+            config.model,
+            [store.modalities[name] for name in config.modalities or ()],
+            [store.tasks[name] for name in tasks],
+        )
     plan = Plan(store, rows, config.training)
-    loader = Loader(store, scaling, config.modalities, config.model)
-    loop = Loop(fabric, model, loader, plan, tuning, config)
-    _hold(loop.optimizer, model, held or {})
+    own = store.manifest["scaling"] if scaling is None else scaling
+    loader = Loader(store, own, config.modalities, config.model)
+    return Loop(fabric, model, loader, plan, tuning, config)
+
+
+def learn(
+    loop: Loop,
+    out: Path,
+    *,
+    held: Mapping[str, Tensor] | None = None,
+    extends: dict[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train, and leave a run.
+
+    Args:
+        held: by parameter its first rows, which stay as they are.
+        extends: what the network was before, for those who read the run.
+
+    Raises:
+        UserError, KeyboardInterrupt: as `train`.
+    """
+    _hold(loop.optimizer, loop.model, held or {})
     if resume:
-        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer, loop.averaged)
-    folder = RunFolder(out, store, loop, quiet, extends)
+        loop.progress = load_checkpoint(
+            out / CHECKPOINT, loop.model, loop.optimizer, loop.averaged, loop.gradients
+        )
+    folder = RunFolder(out, loop.loader.store, loop, quiet, extends)
     with folder.shown():
         loop.run(folder.hooks())
 
@@ -160,7 +173,7 @@ def _preset(store: Store) -> dict[str, Any]:
     return training
 
 
-def _resolved(store: Store, settings: dict[str, Any]) -> Config:
+def resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
     config = check(Config, over(_preset(store), settings), "the settings of train")
     if config.network not in NETWORKS:
