@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import flexcare.reproduce.work as work
+from flexcare.cli import main
 from flexcare.config import LogisticConfig
 from flexcare.errors import UserError
 from flexcare.reproduce import reproduce, tune
@@ -329,6 +330,14 @@ def test_a_baseline_s_unknown_modality_is_refused(data, copied):
     (copied / "runs/tuned/tiny.json").unlink()
     with pytest.raises(UserError, match="unknown modality 'serie'"):
         table(data, copied, PROTOCOL.replace('["series"]', '["serie"]'), models=["trees"])
+
+
+def test_the_command_says_where_the_result_is(data, copied, capsys):
+    path = written(copied)
+    line = ["tune", str(path), "--data", str(data), "--out", str(copied / "work")]
+    main([*line, "--models", "trees,flexcare", "--trials", "1"])
+    assert capsys.readouterr().out.endswith(f"tuned: {copied / 'runs/tuned/tiny.json'}\n")
+    assert all(len(one["trials"]) == 1 for one in found(copied).values())
 
 
 def test_a_file_that_is_no_search_is_refused(data, copied):
