@@ -19,6 +19,7 @@ from flexcare.cli_bundles import (
     names_of,
     predict,
 )
+from flexcare.cli_protocols import reproduce, tune
 from flexcare.errors import UserError
 
 app = App(
@@ -266,34 +267,8 @@ def report(
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 
-@app.command(sort_key=5)
-def reproduce(
-    protocol: Path,
-    /,
-    *,
-    data: Path | None = None,
-    out: Path | None = None,
-    results: Path | None = None,
-    split: Split = "held_out",
-    models: str | None = None,
-) -> None:
-    """Run a protocol from raw data to its table of results.
-
-    Args:
-        protocol: TOML file, such as those in runs/.
-        data: folder that holds the data sets; $FLEXCARE_OPEN_DATA if absent.
-        out: folder to work in, where the same command goes on; reproduced/NAME if absent.
-        results: folder of results.json and results.md; docs/ beside the protocol's folder.
-        split: another than held_out is for development; its results stay in --out.
-        models: comma-separated; some of the protocol's, whose results stay in --out.
-    """
-    from flexcare.reproduce import reproduce as run
-
-    chosen = names_of(models)
-    page = run(protocol, data=data, out=out, results=results, split=split, models=chosen)
-    print(f"results: {page}")
-
-
+app.command(reproduce, sort_key=5)
+app.command(tune, sort_key=5)
 app.command(ensemble, sort_key=6)
 app.command(explain, sort_key=6)
 app.command(predict, sort_key=6)

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from flexcare.errors import UserError, unknown
 
 S = TypeVar("S", bound="Section")
 MaskMode = Literal["boolean", "additive", "none"]
+Person = Literal["hours", "age_band", "sex"]
 
 
 class Section(BaseModel):
@@ -158,6 +159,33 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
 
 
+class BaselineConfig(Section):
+    """What a baseline that learns from summaries of the evidence can be told."""
+
+    modalities: tuple[str, ...] | None = Field(None, min_length=1)  # None: all of the store
+    # What it is told beside them; the hours are those since admission.
+    person: tuple[Person, ...] = ("hours", "age_band", "sex")
+
+
+class TreesConfig(BaselineConfig):
+    """Boosted trees. Names and meanings are LightGBM's, but for the last two."""
+
+    learning_rate: float = Field(0.1, gt=0)
+    num_leaves: int = Field(15, ge=2)
+    max_bin: int = Field(63, ge=2)
+    min_data_in_leaf: int = Field(20, ge=1)
+    feature_fraction: float = Field(0.5, gt=0, le=1)
+    lambda_l2: float = Field(0.0, ge=0)
+    rounds: int = Field(200, ge=1)  # at most; fewer with many classes
+    patience: int = Field(20, ge=1)  # rounds without a lower tuning loss
+
+
+class LogisticConfig(BaselineConfig):
+    """Logistic regression."""
+
+    C: float | None = Field(None, gt=0)  # scikit-learn's; None: that of the lowest tuning loss
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a missing or broken one is a `UserError`."""
     try:
@@ -198,13 +226,11 @@ def _paths(kind: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted paths of all settings of a section; NAME is whatever one likes."""
     out = []
     for name, field in kind.model_fields.items():
-        inner = [one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one)]
-        if inner:
-            named = "" if inner[0] is field.annotation else "NAME."
-            out += _paths(inner[0], f"{prefix}{name}.{named}")
-        else:
-            out.append(prefix + name)
-    return out
+        kinds = [one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one)]
+        named = "NAME." if get_origin(field.annotation) is dict else ""
+        inner = [path for one in kinds for path in _paths(one, f"{prefix}{name}.{named}")]
+        out += inner if kinds else [prefix + name]
+    return list(dict.fromkeys(out))
 
 
 def _is_table(annotation: Any) -> bool:

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from flexcare.batch import Batch
 from flexcare.config import Config
-from flexcare.errors import UserError
+from flexcare.errors import Diverged
 from flexcare.evaluation.metrics import Undefined, measure_arrays
 from flexcare.loading.loader import Loader, prefetch
 from flexcare.models.network import Network
@@ -84,7 +84,7 @@ class Loop:
         """Train to the last epoch, or until patience is at its end.
 
         Raises:
-            UserError: the training diverged.
+            Diverged: a number that is none.
             KeyboardInterrupt: after a checkpoint, because `hooks.stop` said so.
         """
         self.hooks = hooks
@@ -194,7 +194,7 @@ class Loop:
 
     def _refuse_divergence(self, value: Tensor) -> None:
         if not torch.isfinite(value).all():
-            raise UserError(
+            raise Diverged(
                 f"training diverged after {self.progress.total} steps",
                 found="a loss, a gradient or an answer that is no finite number",
                 expected="a falling loss",
