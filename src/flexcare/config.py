@@ -90,6 +90,7 @@ class ModelConfig(Section):
     series_history: bool = False  # a bin also says what was seen up to it; off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
+    mixture: Literal["experts", "one_expert", "dense_active", "dense_total"] = "experts"
     experts: int = Field(10, ge=2)
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training
