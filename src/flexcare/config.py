@@ -113,10 +113,13 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(0, ge=0)
-    schedule: Literal["sequential", "round_robin", "proportional", "temperature", "parallel"] = (
-        "sequential"
-    )
+    schedule: Literal[
+        "sequential", "round_robin", "proportional", "temperature", "parallel", "mixed"
+    ] = "sequential"
     temperature: float = Field(2.0, gt=0)  # of the temperature schedule
+    epoch_steps: int | None = Field(None, ge=1)  # steps of an epoch; None: one pass
+    label_share: float = Field(1.0, gt=0, le=1)  # of the training subjects, by a hash
+    label_overlap: Literal["same", "disjoint"] = "same"  # disjoint: each task has its own subjects
     halve_on_plateau: bool = True  # per-task learning rate
     patience: int | None = Field(None, ge=1)  # epochs without a better mean; None: never stop early
     clip: float | None = Field(None, gt=0)  # gradient norm

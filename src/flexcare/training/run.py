@@ -21,6 +21,7 @@ from flexcare.presets import read_preset
 from flexcare.store import Store
 from flexcare.training.checkpoint import load_checkpoint
 from flexcare.training.folder import CHECKPOINT, RunFolder
+from flexcare.training.labels import labelled
 from flexcare.training.loop import Loop
 from flexcare.training.schedules import Plan, Rows, one_hour
 
@@ -62,6 +63,7 @@ def train(
         refuse_existing(out)
     config = _resumed(out, opened, asked) if resume else _resolved(opened, asked)
     rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
+    rows = labelled(opened, rows, config.training)
     _refuse_empty(rows)
     fabric = _fabric(config)
     torch.manual_seed(config.training.seed)
