@@ -25,6 +25,7 @@ from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.training.checkpoint import Progress
 from flexcare.training.objectives import objective, task_loss
 from flexcare.training.schedules import Plan, Step
+from flexcare.training.watch import Watch
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Loop:
         self.wrapped: nn.Module
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.progress = Progress(rates=dict.fromkeys(plan.rows, config.training.learning_rate))
+        self.watch = Watch(model, loader, tuning)
         self.saved_at = time.monotonic()
 
     def run(self, hooks: Hooks) -> None:
@@ -160,6 +162,7 @@ class Loop:
         progress = self.progress
         means = {name: progress.sums[name] / progress.counts[name] for name in progress.sums}
         answers = self._answers()
+        watched = self.watch.numbers(progress.epoch, self.fabric.device)
         tuning = {task: self._look(task, *answers[task]) for task in self.plan.rows}
         primary = [seen["primary"] for seen in tuning.values() if seen["primary"] is not None]
         return {
@@ -169,6 +172,8 @@ class Loop:
             "tuning": tuning,
             "mean": float(np.mean(primary)) if primary else None,
             "learning_rate": dict(progress.rates),
+            "watch": watched,
+            "warnings": self.watch.warnings(watched, self.config.objective),
             "wall_s": round(time.monotonic() - started, 3),
         }
 
@@ -193,8 +198,10 @@ class Loop:
             )
             for task, width in widths.items()
         }
+        self.watch.begin()
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
         for places, batch, output in outputs_of(self.model, self.loader, self.tuning, share=share):
+            self.watch.see(output)
             for task, place in zip(batch.tasks, places.T, strict=True):
                 known = (output.logits[task], batch.labels[task], batch.label_masks[task])
                 seen[task][place] = torch.cat([part.float() for part in known], 1)
