@@ -97,6 +97,7 @@ class ModelConfig(Section):
     squash: bool = False  # numbers of series and fields: sign(x) log(1 + |x|); off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
+    mixture: Literal["experts", "one_expert", "dense_active", "dense_total"] = "experts"
     experts: int = Field(10, ge=2)
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training
@@ -123,14 +124,15 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)  # AdamW's
-    average: float = Field(
-        0.0, ge=0, lt=1
-    )  # share of its past that a running mean of weights keeps
+    average: float = Field(0.0, ge=0, lt=1)  # of its past, what a running mean of weights keeps
     best_by: Literal["metric", "loss"] = "metric"  # of the tuning split
-    schedule: Literal["sequential", "round_robin", "proportional", "temperature", "parallel"] = (
-        "sequential"
-    )
+    schedule: Literal[
+        "sequential", "round_robin", "proportional", "temperature", "parallel", "mixed"
+    ] = "sequential"
     temperature: float = Field(2.0, gt=0)  # of the temperature schedule
+    epoch_steps: int | None = Field(None, ge=1)  # steps of an epoch; None: one pass
+    label_share: float = Field(1.0, gt=0, le=1)  # of the training subjects, by a hash
+    label_overlap: Literal["same", "disjoint"] = "same"  # disjoint: each task has its own subjects
     # Of the gradients of the tasks in an update: what they become, and how loud each is before.
     aggregator: Literal[
         "sum", "mean", "upgrad", "pcgrad", "gradvac", "cagrad", "mgda", "imtl_g", "aligned_mtl",

@@ -200,3 +200,33 @@ def test_a_task_asked_twice_at_a_moment_is_learned_from_twice(store):
     rows = made.rows | {"death": np.concatenate([made.rows["death"], made.rows["death"][:5]])}
     steps = Plan(store, rows, made.config).epoch(0)
     assert sorted(asked(steps, "death")) == sorted(rows["death"])
+
+
+def test_a_mixed_step_learns_all_that_its_patients_are_asked_then(store):
+    made = plan(store, "mixed", without=30)
+    steps = made.epoch(0)
+    for task in ("death", "findings"):
+        assert set(asked(steps, task)) == set(made.rows[task])
+    # Death and some hour of the stay are asked at hour 8; whoever is asked both learns both twice.
+    both = Counter(asked(steps, "death").tolist())
+    alone = plan(store, "parallel", without=30).epoch(0)
+    coincide = {
+        row
+        for step in alone
+        if {"death", "stay"} <= set(step.tasks)
+        for row, other in step.rows[:, [step.tasks.index(t) for t in ("death", "stay")]].tolist()
+        if row >= 0 and other >= 0
+    }
+    assert {row for row, times in both.items() if times == 2} == coincide
+    assert set(both.values()) <= {1, 2}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_epoch_has_as_many_steps_as_it_is_told(store, schedule):
+    short, long = (plan(store, schedule, epoch_steps=steps).epoch(1) for steps in (2, 100))
+    assert (len(short), len(long)) == (2, 100)
+    whole = plan(store, schedule).epoch(1)
+    for steps in (short, long):
+        for one, two in zip(steps, whole, strict=False):
+            assert one.tasks == two.tasks
+            assert np.array_equal(one.rows, two.rows)

@@ -100,8 +100,8 @@ def network_predictions(
 
     Returns:
         the table, and {"experts", "combinations", "usage": by task (experts, combinations) the
-        mean gate weight of an expert where the combination is present}; of a network that forms
-        no combinations {}.
+        mean gate weight of an expert where the combination is present}; of a network without
+        such experts {}.
     """
     model = bundle.model
     names = [info.name for info in bundle.modalities]
@@ -110,14 +110,14 @@ def network_predictions(
     infos = {info.name: info for info in bundle.tasks}
     rows = {name: store.rows(name, split) for name in infos}
     answers = {name: np.zeros((len(rows[name]), infos[name].outputs), np.float32) for name in infos}
-    shape = (model.config.experts, len(model.combinations))
+    shape = (model.routes, len(model.combinations))
     gates = {name: np.zeros(shape) for name in infos}
     seen = {name: np.zeros(shape[1]) for name in infos}
     for places, batch, output in outputs_of(model, loader, rows):
         for number, task in enumerate(batch.tasks):
             found = probabilities(infos[task], output.logits[task].float())
             answers[task][places[:, number]] = found.cpu().numpy()
-            if model.combinations:
+            if model.routes:
                 gates[task] += output.gates[:, number].sum(0).T.cpu().numpy()
                 seen[task] += output.present.sum(0).cpu().numpy()
     usage = {name: (gates[name] / np.maximum(seen[name], 1)).tolist() for name in infos}
@@ -130,4 +130,4 @@ def network_predictions(
         "combinations": [combination_name(c) for c in model.combinations],
         "usage": usage,
     }
-    return pa.concat_tables(tables), routing if model.combinations else {}
+    return pa.concat_tables(tables), routing if model.routes else {}

@@ -18,15 +18,25 @@ TINY = 1e-10
 class Routed(NamedTuple):
     """s_S (B, T, S, D), gate weights (B, T, S, E) and the balance loss (no dimension).
 
-    Absent combinations have gate weights 0 and s_S 0.
+    Absent combinations have gate weights 0 and s_S 0. Without a gate E is 0, and no loss.
     """
 
     values: Tensor
     gates: Tensor
-    balance: Tensor
+    balance: Tensor | None
 
 
-class Experts(nn.Module):
+class Mixture(nn.Module):
+    """What z_S goes through on its way to the answers.
+
+    Attributes:
+        count: experts that a gate chooses from.
+    """
+
+    count = 0
+
+
+class Experts(Mixture):
     """E two-layer perceptrons D -> D -> D, of which each combination and task uses k."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -38,7 +48,7 @@ class Experts(nn.Module):
                 expected=f"at most model.experts = {config.experts}",
             )
         d, e = config.hidden, config.experts
-        self.chosen, self.noisy = config.experts_per_token, config.gate_noise
+        self.count, self.chosen, self.noisy = e, config.experts_per_token, config.gate_noise
         self.gate, self.gate_task, self.gate_noise = (nn.Linear(d, e, bias=False) for _ in range(3))
         layers = [(nn.Linear(d, d), nn.Linear(d, d)) for _ in range(e)]
         # One tensor for all experts, each as (in, out).
@@ -55,7 +65,7 @@ class Experts(nn.Module):
             task_tokens: (B, T, D), outputs of the encoder.
             present: (B, S) bool.
         """
-        clean = widened(self.gate(z) + self.gate_task(task_tokens)[:, :, None])  # (B, T, S, E)
+        clean = self.scores(z, task_tokens)
         noise = None
         logits = clean
         if self.training and self.noisy:
@@ -74,6 +84,10 @@ class Experts(nn.Module):
         answers = self.answers(z, wanted)
         values = torch.einsum("btse,btsed->btsd", gates.to(answers.dtype), answers)
         return Routed(values, gates, balance)
+
+    def scores(self, z: Tensor, task_tokens: Tensor) -> Tensor:
+        """(B, T, S, E) what the gate makes of z_S (B, K, S, D) and the task tokens (B, T, D)."""
+        return widened(self.gate(z) + self.gate_task(task_tokens)[:, :, None])
 
     def answers(self, z: Tensor, wanted: Tensor) -> Tensor:
         """(B, K, S, E, D): what each wanted expert makes of z_S, 0 where it is not wanted."""

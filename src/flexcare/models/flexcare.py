@@ -9,9 +9,9 @@ from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.errors import UserError
 from flexcare.models.dense import DenseFusion
-from flexcare.models.experts import Experts
 from flexcare.models.fusion import Combination, Fusion, combination_name, combinations, members
 from flexcare.models.heads import Heads, Pooling
+from flexcare.models.mixtures import MIXTURES
 from flexcare.models.network import Network, Output
 from flexcare.schema import ModalityInfo, TaskInfo
 
@@ -34,7 +34,8 @@ class FlexCare(Network):
         self.combinations = combinations([m.name for m in modalities], config.max_combination)
         self.task_embedding = nn.Embedding(len(tasks), config.hidden)
         self.fusion = FUSIONS[config.mask](config, self.combinations, self._causal())
-        self.experts = Experts(config)
+        self.experts = MIXTURES[config.mixture](config)
+        self.routes = self.experts.count
         self.pooling = Pooling(config)
         self.heads = Heads(config, {info.name: info.outputs for info in tasks})
 

@@ -32,7 +32,7 @@ class Output:
         combined_by_task: z_S (B, K, S, D), 0 where absent. K is 1 where no task token is seen by
             what it asks (the boolean mask), else T.
         present: (B, S) bool.
-        gates: (B, T, S, E), each expert's weight.
+        gates: (B, T, S, E), each expert's weight; E is 0 where no gate chooses.
         weights: (B, T, S), each combination's share in the answer.
         balance: what keeps the experts in use (without dimension), FlexCare's: squared variation
             of their importance plus that of their load. None: there is no such term.
@@ -81,6 +81,7 @@ class Network(nn.Module):
         name: in settings, bundles and tables of predictions.
         kinds: encoders by kind of modality.
         combinations: of modalities that it forms, if it does.
+        routes: experts that it chooses from and tells of in `Output.gates`.
 
     Raises:
         UserError: settings that do not fit together, an unknown kind, a name that cannot be used.
@@ -89,6 +90,7 @@ class Network(nn.Module):
     name: ClassVar[str]
     kinds: ClassVar[Mapping[str, Callable[[ModalityInfo, ModelConfig], Encoder]]] = ENCODERS
     combinations: tuple[Combination, ...] = ()
+    routes: int = 0
 
     def __init__(
         self, config: ModelConfig, modalities: Sequence[ModalityInfo], tasks: Sequence[TaskInfo]

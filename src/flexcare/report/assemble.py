@@ -22,6 +22,7 @@ from flexcare.report.content import (
 from flexcare.report.page import write_report
 from flexcare.schema import TaskInfo
 from flexcare.store import Store
+from flexcare.training.watch import ALIKE, distance
 
 MODELS = {
     "flexcare": "the network, one for all questions",
@@ -36,7 +37,6 @@ MODELS = {
     "trees": "boosted trees on summaries, one for each output",
     "majority": "the same answer for everybody: how often it was so in training",
 }
-ALIKE = 0.05  # mean distance (0 to 1) between tasks' use of experts below which they route alike
 DEAD = 0.01  # share of all routing below which an expert counts as unused
 
 
@@ -194,12 +194,10 @@ def _routing(routing: dict[str, Any]) -> Routing:
     warnings = []
     by_task = {name: np.array(usage).sum(1) for name, usage in routing["usage"].items()}
     shares = [use / use.sum() for use in by_task.values() if use.sum()]
-    if len(shares) > 1:
-        apart = [abs(a - b).sum() / 2 for i, a in enumerate(shares) for b in shares[:i]]
-        if np.mean(apart) < ALIKE:
-            warnings.append(
-                "All tasks use the experts alike: the mixture does not specialise by task here."
-            )
+    if len(shares) > 1 and distance(np.stack(shares)) < ALIKE:
+        warnings.append(
+            "All tasks use the experts alike: the mixture does not specialise by task here."
+        )
     if shares:
         unused = np.flatnonzero(np.mean(shares, axis=0) < DEAD)
         if len(unused):
@@ -212,7 +210,10 @@ def _provenance(
     config: dict[str, Any], manifest: dict[str, Any], lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Where the numbers come from."""
-    warnings = []
+    warnings = [
+        text for line in (lines[0], lines[-1]) for text in line.get("warnings", {}).values()
+    ]
+    warnings = list(dict.fromkeys(f"{text[0].upper()}{text[1:]}." for text in warnings))
     if manifest["preset"] != "corrected":
         warnings.append(f"Prepared with preset {manifest['preset']}, which repeats known leaks.")
     if manifest["source"] == "synthetic":

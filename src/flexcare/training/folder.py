@@ -71,6 +71,9 @@ class RunFolder:
                 self.begin(self.loop.progress)
             with self.bar, self.listening():
                 yield
+            for name, text in self.loop.progress.lines[-1].get("warnings", {}).items():
+                if name != "mask":  # which is said at once
+                    self.say(f"warning: {text}")
             if self.loop.progress.epoch < self.config.training.epochs:
                 self.say(f"no better mean for {self.config.training.patience} epochs: stopped")
         except KeyboardInterrupt:
@@ -151,6 +154,8 @@ class RunFolder:
         left = timedelta(seconds=round(line["wall_s"] * (epochs - place.epoch)))
         reached = [f"{task} {one['primary']:.3f}" for task, one in seen if "reason" not in one]
         self.say(f"epoch {place.epoch} of {epochs}, {left} left: " + "  ".join(reached))
+        if "mask" in line["warnings"]:
+            self.say(f"warning: {line['warnings']['mask']}")
         if place.epoch == 1:
             for task, one in seen:
                 if "reason" in one:

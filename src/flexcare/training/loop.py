@@ -28,6 +28,7 @@ from flexcare.training.conflicts import conflicts
 from flexcare.training.gradients import Gradients
 from flexcare.training.objectives import Losses, task_loss, task_totals, task_weights
 from flexcare.training.schedules import Plan, Step, cycles
+from flexcare.training.watch import Watch
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Loop:
         self.gradients = Gradients(fabric, model, training)
         self.averaged = averaged(model, training.average) if training.average else None
         self.progress = Progress(rates=dict.fromkeys(plan.rows, training.learning_rate))
+        self.watch = Watch(self.judged, loader, tuning)
         self.saved_at = time.monotonic()
 
     @property
@@ -206,6 +208,7 @@ class Loop:
         progress = self.progress
         means = {name: progress.sums[name] / progress.counts[name] for name in progress.sums}
         tuning = self.look()
+        watched = self.watch.numbers(progress.epoch, self.fabric.device)
         primary = [seen["primary"] for seen in tuning.values() if seen["primary"] is not None]
         return {
             "epoch": progress.epoch,
@@ -214,6 +217,8 @@ class Loop:
             "tuning": tuning,
             "mean": float(np.mean(primary)) if primary else None,
             "learning_rate": dict(progress.rates),
+            "watch": watched,
+            "warnings": self.watch.warnings(watched, self.config.objective),
             "wall_s": round(time.monotonic() - started, 3),
         }
 
@@ -242,8 +247,10 @@ class Loop:
             )
             for task, width in widths.items()
         }
+        self.watch.begin()
         share = slice(self.fabric.global_rank, None, self.fabric.world_size)
         for places, batch, output in outputs_of(self.judged, self.loader, self.tuning, share=share):
+            self.watch.see(output)
             for task, place in zip(batch.tasks, places.T, strict=True):
                 known = (output.logits[task], batch.labels[task], batch.label_masks[task])
                 seen[task][place] = torch.cat([part.float() for part in known], 1)

@@ -24,6 +24,7 @@ from flexcare.presets import read_preset
 from flexcare.store import HAS, Store
 from flexcare.training.checkpoint import load_checkpoint
 from flexcare.training.folder import CHECKPOINT, RunFolder
+from flexcare.training.labels import labelled
 from flexcare.training.loop import Loop
 from flexcare.training.schedules import Plan, Rows, one_hour
 
@@ -85,6 +86,7 @@ def assembled(
     """
     tasks, seed = config.tasks or (), config.training.seed
     rows = {task: having(store, store.rows(task, "train"), with_any) for task in tasks}
+    rows = labelled(store, rows, config.training)
     _refuse_empty(rows)
     tuning = {task: _tuning_rows(store, task, seed, with_any) for task in tasks}
     fabric = _fabric(config)

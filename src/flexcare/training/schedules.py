@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain, islice
+from itertools import count as counting
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +54,19 @@ class Pool:
     def steps(self, task: str) -> int:
         return -(-len(self.rows[task]) // self.batch)
 
+    def table(self) -> Rows:
+        """(patients and times, tasks): sample rows, -1 where a task is not asked then."""
+        moments = self.moments()
+        places = together([moments[rows] for rows in self.rows.values()])
+        # A place of -1, where there is none, takes the -1 at the end.
+        columns = zip(self.rows.values(), places.T, strict=True)
+        return np.column_stack([np.append(rows, -1)[place] for rows, place in columns])
+
+    def asked(self, table: Rows) -> Step:
+        """The step of some rows of the table: the tasks that any of them is asked."""
+        some = np.flatnonzero(np.any(table >= 0, axis=0))
+        return Step(tuple(list(self.rows)[column] for column in some), table[:, some])
+
 
 def sequential(pool: Pool) -> Iterator[Step]:
     """All of the first task, then all of the second, ... (the paper's)."""
@@ -88,20 +103,25 @@ def temperature(pool: Pool) -> Iterator[Step]:
 
 def parallel(pool: Pool) -> Iterator[Step]:
     """Patients at a time, each asked every task it has at that time, shuffled."""
-    names, moments = tuple(pool.rows), pool.moments()
-    places = together([moments[rows] for rows in pool.rows.values()])
-    # A place of -1, where there is none, takes the -1 at the end.
-    columns = zip(pool.rows.values(), places.T, strict=True)
-    table = np.column_stack([np.append(rows, -1)[place] for rows, place in columns])
+    table = pool.table()
     order = pool.generator.permutation(len(table))
     for first in range(0, len(order), pool.batch):
-        rows = table[order[first : first + pool.batch]]
-        asked = np.flatnonzero(np.any(rows >= 0, axis=0))
-        yield Step(tuple(names[column] for column in asked), rows[:, asked])
+        yield pool.asked(table[order[first : first + pool.batch]])
+
+
+def mixed(pool: Pool) -> Iterator[Step]:
+    """As `proportional`, but a step learns whatever else its patients are asked at that time."""
+    table, batches = pool.table(), []
+    for column in range(len(pool.rows)):
+        own = pool.generator.permutation(np.flatnonzero(table[:, column] >= 0))
+        batches += [own[first : first + pool.batch] for first in range(0, len(own), pool.batch)]
+    for place in pool.generator.permutation(len(batches)):
+        yield pool.asked(table[batches[place]])
 
 
 SCHEDULES: dict[str, Callable[[Pool], Iterator[Step]]] = {
-    rule.__name__: rule for rule in (sequential, round_robin, proportional, temperature, parallel)
+    rule.__name__: rule
+    for rule in (sequential, round_robin, proportional, temperature, parallel, mixed)
 }
 
 
@@ -134,8 +154,12 @@ class Plan:
         self.moments = cache(partial(moments_of, store.samples))  # for parallel steps only
 
     def epoch(self, number: int) -> list[Step]:
-        """The steps of one epoch (from 0)."""
-        return list(SCHEDULES[self.config.schedule](self._pool(number)))
+        """The steps of one epoch (from 0): one pass, or as many steps as the settings say."""
+        rule, wanted = SCHEDULES[self.config.schedule], self.config.epoch_steps
+        if wanted is None:
+            return list(rule(self._pool(number)))
+        passes = (rule(self._pool(number, again)) for again in counting())
+        return list(islice(chain.from_iterable(passes), wanted))
 
     def one_each(self, number: int) -> list[Step]:
         """A step of each task, all of one size, drawn by `number`: to compare their gradients."""
@@ -153,7 +177,8 @@ class Plan:
             asked.update(dict(zip(step.tasks, (step.rows >= 0).sum(0).tolist(), strict=True)))
         return {task: asked[task] / len(rows) for task, rows in self._pool(0).rows.items()}
 
-    def _pool(self, number: int) -> Pool:
+    def _pool(self, number: int, again: int = 0) -> Pool:
+        """What an epoch draws from; `again` counts its passes."""
         config = self.config
         drawn = {
             task: one_hour(self.store, rows, config.seed, number)
@@ -161,7 +186,7 @@ class Plan:
             else rows
             for task, rows in self.rows.items()
         }
-        generator = np.random.default_rng([config.seed, number])
+        generator = np.random.default_rng([config.seed, number, again])
         return Pool(drawn, config.batch_size, config.temperature, generator, self.moments)
 
 
