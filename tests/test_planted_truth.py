@@ -48,8 +48,8 @@ def of_the_film(result: dict[str, Any]) -> float:
     return float(np.mean([v["value"] if isinstance(v, dict) else v for v in found]))
 
 
-# Questions that one modality alone answers.
-DECIDED_BY = {"diagnosis": "film", "drg": "note", "phenotyping": "series"}
+# What the answers hang on; a phenotype hangs on all three.
+DECIDED_BY = {"diagnosis": ["film"], "drg": ["note"], QUESTION: ["film", "note"]}
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +111,17 @@ def test_alone_the_question_stays_near_chance_after_as_many_passes(auroc):
 def test_a_modality_is_worth_most_where_it_decides(valued, task):
     real = {name: one["having"]["change"]["real"] for name, one in valued[task].items()}
     foretold = {name: one["having"]["change"]["expected"] for name, one in valued[task].items()}
-    own = DECIDED_BY[task]
-    for other in real.keys() - {own}:
-        assert real[own] > 3 * real[other], real
-        assert foretold[own] > 3 * foretold[other], foretold
+    for own in DECIDED_BY[task]:
+        for other in real.keys() - DECIDED_BY[task]:
+            assert real[own] > 3 * real[other], real
+            assert foretold[own] > 3 * foretold[other], foretold
 
 
 def test_what_a_modality_is_expected_to_tell_is_what_it_tells(valued):
-    for task, own in DECIDED_BY.items():
-        found = valued[task][own]["having"]["change"]
-        assert abs(found["difference"]) < 0.15 * found["real"], (task, found)
+    for task, names in DECIDED_BY.items():
+        for name in names:
+            found = valued[task][name]["having"]["change"]
+            assert abs(found["difference"]) < 0.2 * found["real"], (task, name, found)
 
 
 def test_a_question_of_one_modality_loses_nothing(judged):
