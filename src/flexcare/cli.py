@@ -19,6 +19,7 @@ from flexcare.cli_bundles import (
     names_of,
     predict,
 )
+from flexcare.cli_experiments import experiment
 from flexcare.cli_protocols import reproduce, tune
 from flexcare.errors import UserError
 
@@ -247,9 +248,10 @@ def value(run: Path, /, *, sample: str | None = None, split: Split = "held_out")
 
 @app.command(sort_key=5)
 def report(
-    run: Path,
+    run: Path = Path("laboratory"),
     /,
     *,
+    experiments: bool = False,
     split: Split = "held_out",
     beside: Annotated[list[Path] | None, Parameter(negative="")] = None,
     question: str | None = None,
@@ -257,16 +259,23 @@ def report(
     """Write report.html: one offline page of an evaluated run.
 
     Args:
-        run: folder that `evaluate` has judged.
+        run: folder that `evaluate` has judged; with --experiments that of `flexcare experiment`.
+        experiments: one page of all claims and their verdicts, and claims.md, instead.
         split: the split it was judged on.
         beside: another evaluated run to compare with; may be repeated.
         question: the task that the comparison is about.
     """
     from flexcare.report.assemble import report as write
 
+    if experiments:
+        from flexcare.experiments.page import claims
+
+        print(f"claims: {claims(run)}")
+        return
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 
+app.command(experiment, sort_key=5)
 app.command(reproduce, sort_key=5)
 app.command(tune, sort_key=5)
 app.command(ensemble, sort_key=6)

@@ -8,15 +8,14 @@ import torch
 from short_runs import MODEL, run, settings
 
 from flexcare.config import ModelConfig, ObjectiveConfig
+from flexcare.evaluation.routing import ALIKE, distance
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
 from flexcare.training.run import train
 from flexcare.training.watch import (
-    ALIKE,
     Watch,
     chance_correlation,
     correlations,
-    distance,
     leaks,
 )
 from small_store import small_store

@@ -41,7 +41,7 @@ def colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _svg(figure: Figure, label: str) -> Markup:
+def svg(figure: Figure, label: str) -> Markup:
     """The bare <svg> element, described by `label`, without date and without shared ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
@@ -76,7 +76,7 @@ def roc(curves: dict[str, Points]) -> Markup:
         figure, axes = _axes(3.3, 3.1, "1 − specificity", "sensitivity")
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.6)
         _curves(axes, curves)
-        return _svg(figure, "ROC curves")
+        return svg(figure, "ROC curves")
 
 
 def precision_recall(curves: dict[str, Points], prevalence: float) -> Markup:
@@ -85,7 +85,7 @@ def precision_recall(curves: dict[str, Points], prevalence: float) -> Markup:
         figure, axes = _axes(3.3, 3.1, "sensitivity (recall)", "precision (PPV)")
         axes.axhline(prevalence, color=QUIET, linewidth=0.6)
         _curves(axes, curves, "steps-pre")
-        return _svg(figure, "precision and recall curves")
+        return svg(figure, "precision and recall curves")
 
 
 def _curves(axes: Axes, curves: dict[str, Points], drawn: Any = "default") -> None:
@@ -120,7 +120,7 @@ def calibration(
         x, y = [row["predicted"] for row in after], [row["observed"] for row in after]
         axes.plot(x, y, "o-", color=colour(0), markersize=5, linewidth=0.6, markerfacecolor="white")
         _square(axes, limit)
-        return _svg(figure, "calibration")
+        return svg(figure, "calibration")
 
 
 def learning(rows: Sequence[tuple[float, float | None, float | None]]) -> Markup:
@@ -138,7 +138,7 @@ def learning(rows: Sequence[tuple[float, float | None, float | None]]) -> Markup
             best = min(tuning, key=lambda point: point[1])
             axes.plot(*best, "o", color=COLOURS[0], markersize=4.5, markerfacecolor="white")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _svg(figure, "training and tuning loss by epoch")
+        return svg(figure, "training and tuning loss by epoch")
 
 
 def taken_away(panels: Panels, labels: Mapping[str, str]) -> Markup:
@@ -167,7 +167,7 @@ def taken_away(panels: Panels, labels: Mapping[str, str]) -> Markup:
         figure.supxlabel("share of the patients with it who lose it", fontsize=8.5, color=INK)
         handles, names = every[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)))
-        return _svg(figure, "measures while modalities are taken away")
+        return svg(figure, "measures while modalities are taken away")
 
 
 def companions(
@@ -194,4 +194,4 @@ def companions(
             )
         axes.margins(y=0.14)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _svg(figure, f"{metric} by epoch")
+        return svg(figure, f"{metric} by epoch")
