@@ -9,15 +9,14 @@ from short_runs import MODEL, run, settings
 from small_store import small_store
 
 from flexcare.config import ModelConfig, ObjectiveConfig
+from flexcare.evaluation.routing import ALIKE, distance
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
 from flexcare.training.run import train
 from flexcare.training.watch import (
-    ALIKE,
     Watch,
     chance_correlation,
     correlations,
-    distance,
     leaks,
 )
 

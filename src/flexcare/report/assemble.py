@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flexcare.errors import UserError, unknown
+from flexcare.evaluation.routing import ALIKE, DEAD, distance
 from flexcare.files import read_json
 from flexcare.report.content import (
     ALONE,
@@ -21,7 +22,6 @@ from flexcare.report.content import (
 from flexcare.report.page import write_report
 from flexcare.schema import TaskInfo
 from flexcare.store import Store
-from flexcare.training.watch import ALIKE, distance
 
 MODELS = {
     "flexcare": "the network, one for all questions",
@@ -36,7 +36,6 @@ MODELS = {
     "trees": "boosted trees on summaries, one for each output",
     "majority": "the same answer for everybody: how often it was so in training",
 }
-DEAD = 0.01  # share of all routing below which an expert counts as unused
 
 
 def report(

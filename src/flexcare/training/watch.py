@@ -6,7 +6,6 @@ share. Networks that form no combinations have none of these.
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from torch import Tensor
 
 from flexcare.batch import Batch
 from flexcare.config import ObjectiveConfig
+from flexcare.evaluation.routing import ALIKE, distance
 from flexcare.loading.loader import Loader
 from flexcare.models.network import Network, Output
 from flexcare.processes import total
 from flexcare.training.objectives import SCALES
 
 ROWS, MOST = 16, 16  # patients and combinations whose gradients are looked at
-ALIKE = 0.05  # distance (0 to 1) between tasks' use of experts under which they route alike
 DRIVEN = 0.5  # part of the correlation of unrelated vectors under which a term drives apart
 
 
@@ -173,9 +172,3 @@ def correlations(combined: Tensor, present: Tensor) -> Tensor:
 def chance_correlation(width: int) -> float:
     """The mean |correlation| of unrelated vectors of `width` normal entries, nearly."""
     return math.sqrt(2 / (math.pi * (width - 1)))
-
-
-def distance(use: NDArray[np.float64]) -> float:
-    """Mean total variation distance (0 to 1) between the rows' (tasks, experts) shares."""
-    shares = use / use.sum(1, keepdims=True)
-    return float(np.mean([abs(a - b).sum() / 2 for a, b in combinations(shares, 2)]))
