@@ -40,7 +40,7 @@ def colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _svg(figure: Figure, label: str) -> Markup:
+def svg(figure: Figure, label: str) -> Markup:
     """The bare <svg> element, described by `label`, without date and without shared ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
@@ -75,7 +75,7 @@ def roc(curves: dict[str, Points]) -> Markup:
         figure, axes = _axes(3.3, 3.1, "1 − specificity", "sensitivity")
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.6)
         _curves(axes, curves)
-        return _svg(figure, "ROC curves")
+        return svg(figure, "ROC curves")
 
 
 def precision_recall(curves: dict[str, Points], prevalence: float) -> Markup:
@@ -84,7 +84,7 @@ def precision_recall(curves: dict[str, Points], prevalence: float) -> Markup:
         figure, axes = _axes(3.3, 3.1, "sensitivity (recall)", "precision (PPV)")
         axes.axhline(prevalence, color=QUIET, linewidth=0.6)
         _curves(axes, curves, "steps-pre")
-        return _svg(figure, "precision and recall curves")
+        return svg(figure, "precision and recall curves")
 
 
 def _curves(axes: Axes, curves: dict[str, Points], drawn: Any = "default") -> None:
@@ -111,7 +111,7 @@ def calibration(groups: dict[str, list[dict[str, Any]]]) -> Markup:
             style = DASHES[place % len(DASHES)]
             axes.plot(x, y, "o", color=tint, markersize=3.5, linewidth=1, linestyle=style)
         _square(axes, limit)
-        return _svg(figure, "calibration")
+        return svg(figure, "calibration")
 
 
 def learning(rows: Sequence[tuple[float, float | None, float | None]]) -> Markup:
@@ -129,7 +129,7 @@ def learning(rows: Sequence[tuple[float, float | None, float | None]]) -> Markup
             best = min(tuning, key=lambda point: point[1])
             axes.plot(*best, "o", color=COLOURS[0], markersize=4.5, markerfacecolor="white")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _svg(figure, "training and tuning loss by epoch")
+        return svg(figure, "training and tuning loss by epoch")
 
 
 def companions(
@@ -156,4 +156,4 @@ def companions(
             )
         axes.margins(y=0.14)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _svg(figure, f"{metric} by epoch")
+        return svg(figure, f"{metric} by epoch")

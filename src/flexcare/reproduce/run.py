@@ -55,7 +55,7 @@ def reproduce(
         raise unknown("split", split, SPLITS)
     wanted = _some(read_protocol(path), models)
     out = Path("reproduced") / path.stem if out is None else Path(out)
-    work = Work(wanted, path, _data(data), out, say)
+    work = Work(wanted, path, data_folder(data), out, say)
     work.below(wanted.data.path)  # refused before there is a folder to work in
     out.mkdir(parents=True, exist_ok=True)
     outcome = _outcome(wanted, path, split, work)
@@ -73,7 +73,7 @@ def _some(protocol: Protocol, models: Sequence[str] | None) -> Protocol:
     return protocol.model_copy(update={"models": chosen})
 
 
-def _data(data: str | Path | None) -> Path:
+def data_folder(data: str | Path | None) -> Path:
     chosen = data or os.environ.get(VARIABLE)
     if not chosen or not Path(chosen).is_dir():
         raise UserError(

@@ -39,6 +39,7 @@ from flexcare.training.folder import CHECKPOINT
 from flexcare.training.run import train
 
 WORTH_SAYING = 0.5  # seconds
+FINISHED = "finished"  # lies in a run that is
 Say = Callable[[str], None]
 Fold = tuple[int, int]  # repeat, fold
 
@@ -80,7 +81,7 @@ class Work:
         if settings.get("folds"):
             settings["fold"] = number
         source = data.model_dump(mode="json", exclude={"preparation", "repeats"})
-        name = f"repeat{repeat}-fold{number}-{_hash(source, str(self.data), settings)}"
+        name = f"repeat{repeat}-fold{number}-{hash_of(source, str(self.data), settings)}"
         if name not in self.opened:
             place = self.out / "stores" / name
             with self._made(f"stores/{name}", place) as missing:
@@ -133,7 +134,7 @@ class Work:
             self.path.parent / self.protocol.data.make,
             self.below(self.protocol.data.path),
         )
-        place = self.out / f"tables-{_hash(str(raw), script.read_text())}"
+        place = self.out / f"tables-{hash_of(str(raw), script.read_text())}"
         with self._made(place.name, place) as missing:
             if missing:
                 with whole(place) as temporary:
@@ -149,11 +150,11 @@ class Work:
     ) -> pa.Table:
         """Predictions of a network, or of one a task."""
         settings = over(given(self.protocol.settings), given(model.settings))
-        asked = settings.pop("tasks", None) or _learnable(store)
+        asked = settings.pop("tasks", None) or learnable(store)
         parts = [[task] for task in asked] if model.alone else [list(asked)]
         tables = []
         for tasks in parts:
-            made_of = _hash(settings, tasks)
+            made_of = hash_of(settings, tasks)
             run = f"{store.path.name}-{NETWORK}-seed{seed}-{made_of}"
             name = "-".join([run, *(f"without-{one}" for one in without), split])
             place = self.out / "predictions" / f"{name}.parquet"
@@ -170,26 +171,21 @@ class Work:
     ) -> Path:
         """The bundle of a run, which is begun, taken up again, or finished."""
         place = self.out / "runs" / name
-        done = place / "finished"
-        with self._made(f"runs/{name}", done) as missing:
+        with self._made(f"runs/{name}", place / FINISHED) as missing:
             if missing:
-                resume = (place / CHECKPOINT).exists()
-                if not resume:
-                    shutil.rmtree(place, ignore_errors=True)
-                new: dict[str, Any] = {"tasks": tasks, "seed": seed, "settings": settings}
-                train(store.path, place, **({} if resume else new), resume=resume, quiet=True)
-                done.touch()
+                told = {"tasks": tasks, "training": {"seed": seed}}
+                finished_run(place, store, over(settings, told))
         return place / "bundle"
 
     def _baseline(
         self, model: Model, store: Store, split: str, seed: int, without: Sequence[str]
     ) -> pa.Table:
         """Predictions of a baseline."""
-        name = f"{store.path.name}-{model.kind}-seed{seed}-{_hash()}-{split}"
+        name = f"{store.path.name}-{model.kind}-seed{seed}-{hash_of()}-{split}"
         place = self.out / "predictions" / f"{name}.parquet"
         with self._made(f"predictions/{name}", place) as missing:
             if missing:
-                parts = BASELINES[model.kind](store, _learnable(store), split, seed)
+                parts = BASELINES[model.kind](store, learnable(store), split, seed)
                 tables = [stored_predictions(store, *part, model.kind) for part in parts]
                 write_predictions(place, pa.concat_tables(tables))
         return read_predictions(place)
@@ -219,12 +215,23 @@ class Work:
         return known
 
 
-def _learnable(store: Store) -> list[str]:
+def finished_run(place: Path, store: Store, settings: dict[str, Any]) -> None:
+    """Begin a run, take it up again, or find it finished."""
+    if (place / FINISHED).exists():
+        return
+    resume = (place / CHECKPOINT).exists()
+    if not resume:
+        shutil.rmtree(place, ignore_errors=True)
+    train(store.path, place, settings=None if resume else settings, resume=resume, quiet=True)
+    (place / FINISHED).touch()
+
+
+def learnable(store: Store) -> list[str]:
     """Tasks that have training samples."""
     return [name for name in store.tasks if len(store.rows(name, "train"))]
 
 
-def _hash(*parts: Any) -> str:
+def hash_of(*parts: Any) -> str:
     """Eight letters that change with the parts and with the version of flexcare."""
     text = json.dumps([importlib.metadata.version("flexcare"), *parts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

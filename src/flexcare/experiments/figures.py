@@ -1,0 +1,170 @@
+"""Figures of an experiment as SVG text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from flexcare.experiments.measures.trained import Found
+from flexcare.experiments.plan import Drawing, Experiment, Size, at_value
+from flexcare.experiments.verdict import Estimate, estimate
+from flexcare.report.figures import DASHES, FAINT, QUIET, SETTINGS, colour, svg
+
+LONGEST = 60  # letters of a row of a table
+ByArm = dict[str, list[Found]]
+Epochs = dict[str, list[list[dict[str, Any]]]]
+
+
+def draw(
+    drawing: Drawing, plan: Experiment, size: Size, found: ByArm, epochs: Epochs
+) -> Markup | None:
+    """One figure of an experiment; None: there is nothing of it on this set of data.
+
+    Args:
+        found: by arm, of each seed; epochs: by arm and seed, the lines of metrics.jsonl.
+    """
+    known = {
+        "dots": {name for runs in found.values() for run in runs for name in run.values},
+        "epochs": {"mean", *(n for runs in epochs.values() for n in runs[0][0]["tuning"])},
+        "heat": set(next(iter(found.values()))[0].shown),
+    }
+    known["lines"] = known["dots"]
+    names = [name for name in drawing.of if name in known[drawing.kind]]
+    if not names:
+        return None
+    with matplotlib.rc_context(SETTINGS):
+        if drawing.kind == "dots":
+            figure = _dots(names, found)
+        elif drawing.kind == "lines":
+            figure = _lines(names, plan, size, found)
+        elif drawing.kind == "epochs":
+            figure = _epochs(names, epochs)
+        else:
+            figure = _heat(next(iter(found.values()))[0].shown[names[0]])
+        return svg(figure, drawing.title)
+
+
+def _panels(names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(3.4 * len(names), height), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, len(names))))
+    for one in axes:
+        one.grid(color=FAINT, linewidth=0.5)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def _dots(measures: Sequence[str], found: ByArm) -> Figure:
+    """Arms below each other: every seed a small dot, the mean with its interval."""
+    figure, panels = _panels(measures, 0.8 + 0.34 * len(found))
+    for panel, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
+        for place, runs in enumerate(found.values()):
+            told = estimate([run.values.get(measure) for run in runs])
+            if told.value is None:
+                continue
+            axes.plot(told.seeds, [place] * len(told.seeds), "o", color=QUIET, markersize=2)
+            axes.plot(told.value, place, "o", color=colour(0), markersize=5)
+            if told.low is not None and told.high is not None:
+                axes.hlines(place, told.low, told.high, color=colour(0), linewidth=1.4)
+        axes.set_yticks(range(len(found)), list(found) if panel == 0 else [""] * len(found))
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlabel(_label(measure))
+    return figure
+
+
+def _lines(measures: Sequence[str], plan: Experiment, size: Size, found: ByArm) -> Figure:
+    """Along the sweep, a line an arm."""
+    assert plan.sweep is not None
+    points = plan.points(size)
+    # A logarithm has no place for 0: places are then numbered.
+    even = plan.sweep.log and 0 in points
+    xs = list(range(len(points))) if even else [float(point) for point in points]
+    figure, panels = _panels(measures, 2.8)
+    for axes, measure in zip(panels, measures, strict=True):
+        for number, arm in enumerate(plan.arms):
+            told = [
+                estimate([run.values.get(measure) for run in found[at_value(arm, point)]])
+                for point in points
+            ]
+            _line(axes, xs, told, number, arm)
+        if even:
+            axes.set_xticks(xs, [str(point) for point in points])
+        elif plan.sweep.log:
+            axes.set_xscale("log")
+        axes.set_xlabel(plan.sweep.axis)
+        axes.set_ylabel(_label(measure))
+    if len(plan.arms) > 1:
+        panels[0].legend(fontsize=7)
+    return figure
+
+
+def _line(
+    axes: Axes, xs: Sequence[float], told: Sequence[Estimate], number: int, label: str
+) -> None:
+    """A line with the band of its interval."""
+    known = [(x, one.value) for x, one in zip(xs, told, strict=True) if one.value is not None]
+    style = DASHES[number % len(DASHES)]
+    if known:
+        axes.plot(*zip(*known, strict=True), "o", color=colour(number), markersize=3)
+        axes.plot(
+            *zip(*known, strict=True), color=colour(number), linestyle=style, lw=1.5, label=label
+        )
+    banded = [
+        (x, one.low, one.high)
+        for x, one in zip(xs, told, strict=True)
+        if one.low is not None and one.high is not None
+    ]
+    if banded:
+        x, low, high = zip(*banded, strict=True)
+        axes.fill_between(x, low, high, color=colour(number), alpha=0.12, linewidth=0)
+
+
+def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
+    """The metric on the tuning split by optimiser step: mean over seeds, a line an arm."""
+    figure, panels = _panels(tasks, 2.8)
+    for axes, task in zip(panels, tasks, strict=True):
+        for number, (arm, seeds) in enumerate(epochs.items()):
+            length = min(map(len, seeds))
+            steps = [line["step"] for line in seeds[0][:length]]
+            reached = [[_reached(line, task) for line in lines[:length]] for lines in seeds]
+            values = np.ma.masked_invalid(np.array(reached, dtype=float))
+            if values.count():
+                style = DASHES[number % len(DASHES)]
+                axes.plot(steps, values.mean(0), color=colour(number), ls=style, lw=1.5, label=arm)
+        axes.set_xlabel("steps")
+        axes.set_ylabel(f"{task}: own metric, tuning split")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0].legend(fontsize=7)
+    return figure
+
+
+def _reached(line: dict[str, Any], task: str) -> float | None:
+    """What an epoch reached on a task, or in the mean over tasks."""
+    if task == "mean":
+        mean: float | None = line["mean"]
+        return mean
+    value: float | None = line["tuning"].get(task, {}).get("primary")
+    return value
+
+
+def _heat(table: dict[str, Any]) -> Figure:
+    """A table of shares, darker where more."""
+    values = np.array(table["values"], dtype=float)
+    size = (4.2 + 0.3 * values.shape[1], 1.2 + 0.17 * len(values))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.pcolormesh(values, cmap="GnBu", vmin=min(0.0, values.min()), vmax=max(values.max(), 1e-9))
+    axes.set_xticks(np.arange(values.shape[1]) + 0.5, table["columns"], rotation=90, fontsize=6)
+    rows = [row if len(row) <= LONGEST else f"{row[: LONGEST - 1]}…" for row in table["rows"]]
+    axes.set_yticks(np.arange(len(values)) + 0.5, rows, fontsize=6)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    return figure
+
+
+def _label(measure: str) -> str:
+    return measure.replace("_", " ").replace("/", ": ")

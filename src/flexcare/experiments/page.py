@@ -1,0 +1,126 @@
+"""All claims on one offline page, and as docs/claims.md: verdicts with numbers and commands."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from flexcare.errors import UserError
+from flexcare.experiments.run import RESULT
+from flexcare.experiments.verdict import REFUTED
+from flexcare.files import read_json, whole
+from flexcare.report.figures import COLOURS
+
+TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
+PAGE, CLAIMS = "experiments.html", "claims.md"
+HEAD = """# Claims
+
+Written by `flexcare report --experiments`. A verdict follows from a rule that stands in the
+experiment's file (`src/flexcare/experiments/`) and was fixed before the run: supported where the
+whole 95 % interval keeps to the bound, refuted where none of it does, else undecided at this size.
+Intervals add the chance of seeds (paired, Student's t) and that of patients (bootstrap). `demo` is
+small on purpose: undecided there says little. On the invented hospital the instrument is tried on a
+broken variant too, which must be refuted.
+"""
+Result = dict[str, Any]
+
+
+def claims(laboratory: Path) -> Path:
+    """Write experiments.html and claims.md into a laboratory; gives the path of the page.
+
+    Raises:
+        UserError: no experiment has been finished there.
+    """
+    found = _results(laboratory)
+    if not found:
+        raise UserError(
+            f"no experiment in {laboratory}",
+            expected="a folder that `flexcare experiment` works in",
+            do="flexcare experiment --list says what there is to run.",
+        )
+    right = [(one, place) for one, place in found if not one["broken"]]
+    controls = {_key(one): one["verdict"] for one, _ in found if one["broken"]}
+    with whole(laboratory / CLAIMS) as temporary:
+        temporary.write_text(markdown([one for one, _ in right], controls))
+    with whole(laboratory / PAGE) as temporary:
+        temporary.write_text(_page(right, controls), encoding="utf-8")
+    return laboratory / PAGE
+
+
+def _results(laboratory: Path) -> list[tuple[Result, Path]]:
+    """Every finished experiment and its folder, by claim, set of data and size."""
+    paths = sorted(laboratory.glob(f"*/*/*/{RESULT}"))
+    found = [(read_json(path, "the result of an experiment"), path.parent) for path in paths]
+    return sorted(
+        found, key=lambda one: (one[0]["id"], one[0]["data"] != "synthetic", _key(one[0]))
+    )
+
+
+def _key(result: Result) -> tuple[str, str, str]:
+    return result["id"], result["data"], result["size"]
+
+
+def markdown(results: Sequence[Result], controls: dict[tuple[str, str, str], str]) -> str:
+    """The table of verdicts, and under it each rule with its numbers."""
+    lines = [HEAD, "| claim | question | data | verdict | broken variant | minutes | date |"]
+    lines.append("|---" * 7 + "|")
+    for one in results:
+        where = f"{one['data']}, {one['size']}"
+        cells = (one["id"], one["question"], where, one["verdict"], _control(one, controls))
+        lines.append("| " + " | ".join((*cells, str(one["minutes"]), one["date"])) + " |")
+    for one in results:
+        lines += ["", f"## {one['id']} on {one['data']}: {one['verdict']}", one["question"], ""]
+        lines += [f"    {one['command']}", "", f"Held equal: {one['equal']}", ""]
+        lines += [f"Proved wrong by: {one['refuted_by']}", "", "| rule | found | verdict |"]
+        lines.append("|---|---|---|")
+        lines += [f"| {r['says']} | {said(r)} | {r['verdict']} |" for r in one["rules"]]
+    return "\n".join(lines) + "\n"
+
+
+def said(rule: dict[str, Any]) -> str:
+    """What was found of a rule: measure, arms, value, interval, bound."""
+    arms = f"{rule['of']} minus {rule['minus']}" if rule["minus"] else rule["of"]
+    return f"{rule['measure']}, {arms}: {number(rule)}; {rule['bound']} wanted"
+
+
+def number(told: dict[str, Any]) -> str:
+    """A value with its interval."""
+    if told["value"] is None:
+        return "unknown"
+    span = "" if told["low"] is None else f" ({told['low']:.3f} to {told['high']:.3f})"
+    return f"{told['value']:.3f}{span}"
+
+
+def _control(one: Result, controls: dict[tuple[str, str, str], str]) -> str:
+    """What the rule said of the broken variant."""
+    verdict = controls.get(_key(one))
+    if verdict is None:
+        return "not run"
+    return "refuted" if verdict == REFUTED else f"NOT found out ({verdict})"
+
+
+def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str, str], str]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    rows = [
+        {
+            **one,
+            "anchor": f"{one['id']}-{one['data']}-{one['size']}",
+            "control": _control(one, controls),
+            "figures": [Markup(path.read_text()) for path in sorted(place.glob("figure-*.svg"))],
+            "told": [(rule, said(rule)) for rule in one["rules"]],
+            "numbers": {
+                arm: {name: number(told) for name, told in side["measures"].items()}
+                for arm, side in one["arms"].items()
+            },
+        }
+        for one, place in results
+    ]
+    return environment.get_template("experiments.html").render(rows=rows, colours=COLOURS)

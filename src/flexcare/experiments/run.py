@@ -1,0 +1,201 @@
+"""Puts an experiment together: its rule, trainings of every arm, measures, verdict, figures."""
+
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from flexcare.errors import UserError
+from flexcare.experiments.figures import draw
+from flexcare.experiments.measures.trained import Found, epochs_of
+from flexcare.experiments.plan import STORE, Experiment, Rule, Size, read_experiment
+from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, judge, together
+from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
+from flexcare.files import read_json, whole, write_json
+from flexcare.reproduce.run import data_folder
+from flexcare.reproduce.work import Say
+
+PLAN, RESULT = "plan.json", "result.json"
+LABORATORY = Path("laboratory")
+CORES = 2  # that minutes are told for
+
+
+def experiment(
+    name: str,
+    *,
+    data: str = "synthetic",
+    seeds: int | None = None,
+    size: Size = "demo",
+    broken: bool = False,
+    folder: str | Path | None = None,
+    out: str | Path = LABORATORY,
+    processes: int | None = None,
+    say: Say = print,
+) -> Path:
+    """Run an experiment, or go on with it.
+
+    Args:
+        name: its id or name, or a TOML file (plan.Experiment).
+        data: synthetic, eicu, physionet2012, or the path of a store.
+        seeds: of each arm; None: what the experiment says.
+        size: demo (minutes) or full.
+        broken: the thing under test made a known failure, to see that the rule can refute.
+        folder: that holds the data sets (FLEXCARE_OPEN_DATA).
+        out: where all experiments work; trainings that they share are made once.
+        processes: trainings at a time; None: one a core.
+
+    Returns:
+        The folder with result.json and the figures.
+
+    Raises:
+        UserError: bad input, a rule that is no longer the one the work was begun with.
+    """
+    out, known = Path(out), STORE if (Path(data) / "manifest.json").is_file() else data
+    plan = read_experiment(name).on(known)
+    if broken and not plan.broken:
+        raise UserError(f"experiment {plan.id} has no broken variant")
+    place = out / known / size / (f"{plan.id}-broken" if broken else plan.id)
+    needs = known not in (INVENTED, STORE)
+    ground = ground_of(data, size, data_folder(folder) if needs else None, out, say)
+    _begin(plan, place)
+    count = plan.seeds if seeds is None else seeds
+    jobs = _jobs(plan, ground, size, broken, count, out)
+    every = [job for of_arm in jobs.values() for job in of_arm]
+    say(f"{plan.id}: {len(jobs)} arms, {count} seeds")
+    all_done(every, processes or os.cpu_count() or 1, say)
+    found = {arm: [job.found() for job in of_arm] for arm, of_arm in jobs.items()}
+    result = _result(plan, known, size, broken, found, jobs)
+    result["command"] = _command(plan, data, size, broken, seeds)
+    seconds = sum(one.seconds for of_arm in found.values() for one in of_arm)
+    result["minutes"] = round(seconds / 60 / CORES, 1)
+    epochs = {arm: [epochs_of(job.run) for job in of_arm] for arm, of_arm in jobs.items()}
+    for number, drawing in enumerate(plan.figures, 1):
+        drawn = draw(drawing, plan, size, found, epochs)
+        if drawn is not None:
+            with whole(place / f"figure-{number}.svg") as temporary:
+                temporary.write_text(drawn)
+    write_json(place / RESULT, result)
+    for line in _told(result):
+        say(line)
+    return place
+
+
+def _begin(plan: Experiment, place: Path) -> None:
+    """Write the rule before the first training, or see that it is still the same."""
+    parts = {"arms", "sweep", "rules", "settings", "broken"}
+    now = plan.model_dump(mode="json", include=parts, exclude_unset=True)
+    path = place / PLAN
+    if path.exists() and read_json(path, "the plan of an experiment") != now:
+        raise UserError(
+            f"experiment {plan.id} was begun with another rule",
+            found=f"another plan in {path}",
+            expected="the rule that was written before the run",
+            do=f"Remove {place} to begin anew; trainings that are still wanted are kept.",
+        )
+    write_json(path, now)
+
+
+def _jobs(
+    plan: Experiment, ground: Ground, size: Size, broken: bool, seeds: int, out: Path
+) -> dict[str, list[Job]]:
+    """By arm a job for each seed."""
+    variants = plan.variants(ground.settings, size, broken)
+    return {
+        arm: [
+            Job(ground, out, ground.resolved(settings, seed), plan.measures)
+            for seed in range(seeds)
+        ]
+        for arm, settings in variants.items()
+    }
+
+
+def _result(
+    plan: Experiment,
+    data: str,
+    size: Size,
+    broken: bool,
+    found: dict[str, list[Found]],
+    jobs: dict[str, list[Job]],
+) -> dict[str, Any]:
+    """All numbers, and the verdict."""
+    rules = [_ruled(rule, found) for rule in plan.rules]
+    return {
+        "artefact": "experiment",
+        **plan.model_dump(include={"id", "name", "question", "equal", "refuted_by"}),
+        "data": data,
+        "size": size,
+        "broken": broken,
+        "date": date.today().isoformat(),
+        "versions": {one: importlib.metadata.version(one) for one in ("flexcare", "torch")},
+        "verdict": together([one["verdict"] for one in rules]),
+        "rules": rules,
+        "arms": {
+            arm: {
+                "about": plan.arms[arm.split(" at ")[0]].about,
+                "settings": jobs[arm][0].settings,
+                "measures": _measures(one),
+            }
+            for arm, one in found.items()
+        },
+        "shown": {arm: one[0].shown for arm, one in found.items()},
+    }
+
+
+def _ruled(rule: Rule, found: dict[str, list[Found]]) -> dict[str, Any]:
+    """A rule with what was found and what it says of it."""
+    sides = [_of(rule.measure, arm, found) for arm in (rule.of, rule.minus) if arm]
+    told = estimate(*sides)
+    verdict = judge(told, rule.at_least, rule.at_most)
+    return {
+        **rule.model_dump(include={"says", "measure", "of", "minus"}),
+        "bound": rule.bound,
+        **_json(told),
+        "verdict": verdict,
+    }
+
+
+def _of(measure: str, arm: str, found: dict[str, list[Found]]) -> list[Value | None]:
+    values = [one.values.get(measure) for one in found[arm]]
+    if not any(values):
+        known = sorted({name for one in found[arm] for name in one.values})
+        raise UserError(
+            f"no training of {arm} has a measure {measure!r}",
+            found=", ".join(known),
+            expected=measure,
+        )
+    return values
+
+
+def _measures(found: Sequence[Found]) -> dict[str, Any]:
+    names = dict.fromkeys(name for one in found for name in one.values)
+    return {name: _json(estimate([one.values.get(name) for one in found])) for name in names}
+
+
+def _json(told: Estimate) -> dict[str, Any]:
+    values = {"value": told.value, "low": told.low, "high": told.high}
+    rounded = {k: None if v is None else round(v, 6) for k, v in values.items()}
+    return rounded | {"seeds": [round(one, 6) for one in told.seeds]}
+
+
+def _command(plan: Experiment, data: str, size: Size, broken: bool, seeds: int | None) -> str:
+    """That repeats it."""
+    where = "STORE" if (Path(data) / "manifest.json").is_file() else data
+    parts = ["flexcare experiment", plan.id, f"--data {where}"]
+    parts += [f"--size {size}"] if size != "demo" else []
+    parts += [f"--seeds {seeds}"] if seeds is not None else []
+    return " ".join([*parts, *(["--broken"] if broken else [])])
+
+
+def _told(result: dict[str, Any]) -> list[str]:
+    """The verdict, for the terminal."""
+    lines = [f"{result['id']} on {result['data']}: {result['verdict']}"]
+    for rule in result["rules"]:
+        value = "unknown" if rule["value"] is None else f"{rule['value']:.3f}"
+        span = "" if rule["low"] is None else f" ({rule['low']:.3f} to {rule['high']:.3f})"
+        lines.append(f"  {rule['verdict']}: {rule['says']} {value}{span}, {rule['bound']} wanted")
+    if result["broken"]:
+        right = result["verdict"] == REFUTED
+        lines.append("  the broken variant was " + ("found out" if right else "NOT found out"))
+    return lines

@@ -1,0 +1,166 @@
+"""The work of experiments: stores, trainings and what was measured of them, each made once.
+
+A thing's name ends in a hash of all that it is made from, so what was interrupted goes on where it
+was, and experiments with equal arms share their trainings.
+
+hospital-N/                the invented hospital of N subjects
+stores/NAME/               of `flexcare prepare`
+runs/STORE-NAME/           of `flexcare train`
+values/RUN-FAMILY.json     what a family of measures told of a run
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from flexcare.config import Config, check, over
+from flexcare.errors import UserError
+from flexcare.experiments.measures import MEASURES
+from flexcare.experiments.measures.trained import Found, Trained
+from flexcare.experiments.plan import STORE, DataSet, Settings, Size, read_data
+from flexcare.experiments.verdict import Value
+from flexcare.files import read_json, write_json
+from flexcare.presets import read_preset
+from flexcare.reproduce.protocol import NETWORK, Model, Protocol, given
+from flexcare.reproduce.work import Say, Work, finished_run, hash_of
+from flexcare.sources.synthetic import simulate
+from flexcare.store import Store
+
+INVENTED = "synthetic"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What experiments on one set of data stand on.
+
+    Attributes:
+        name: of the set of data; truth: the folder of its planted truth, if it has one.
+        settings: of every network.
+    """
+
+    name: str
+    store: Path
+    truth: Path | None
+    settings: Settings
+
+    def resolved(self, settings: Settings, seed: int) -> Settings:
+        """Every setting of a training, so that equal ones are seen to be."""
+        preset = read_preset(Store(self.store).manifest["preset"]).get("training", {})
+        given = over(over(preset, settings), {"training": {"seed": seed}})
+        return check(Config, given, "the settings of an experiment").model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its measures: a task for a process of its own."""
+
+    ground: Ground
+    out: Path
+    settings: Settings  # with the seed
+    families: tuple[str, ...]
+
+    @property
+    def run(self) -> Path:
+        return self.out / "runs" / f"{self.ground.store.name}-{hash_of(self.settings)}"
+
+    def values(self, family: str) -> Path:
+        return self.out / "values" / f"{self.run.name}-{family}.json"
+
+    @property
+    def missing(self) -> list[str]:
+        """The families that have not told yet."""
+        return [one for one in self.families if not self.values(one).exists()]
+
+    def found(self) -> Found:
+        """What all families told."""
+        out = Found()
+        for family in self.families:
+            told = read_json(self.values(family), "what was measured of a run")
+            out.values |= {k: Value.of_json(v) for k, v in told["values"].items()}
+            out.shown |= told["shown"]
+            out.seconds += told["seconds"]
+        return out
+
+
+def ground_of(data: str, size: Size, folder: Path | None, out: Path, say: Say) -> Ground:
+    """The store of a set of data, made if it is not there; or the one that somebody brings.
+
+    Args:
+        data: name of a set of data, or the path of a store.
+        folder: that holds the data sets; not needed for the invented hospital.
+    """
+    if (Path(data) / "manifest.json").is_file():
+        return Ground(STORE, Path(data).resolve(), None, _settings(read_data(STORE), size))
+    chosen = read_data(data)
+    if data == STORE:
+        raise UserError("no store is named", expected="--data and the path of a store")
+    truth = None
+    if chosen.data.source == INVENTED:
+        hospital = out / f"hospital-{chosen.sizes[size].subjects}"
+        if not hospital.exists():
+            say(f"inventing a hospital of {chosen.sizes[size].subjects:,} subjects")
+            simulate(hospital, chosen.sizes[size].subjects)
+        chosen = chosen.model_copy(
+            update={"data": chosen.data.model_copy(update={"path": hospital.name})}
+        )
+        folder, truth = out, hospital / "truth"
+    assert folder is not None
+    nobody = Model(kind=NETWORK)
+    protocol = Protocol(first="any", data=chosen.data, models={"any": nobody})
+    store = Work(protocol, Path(), folder.resolve(), out, say).store(nobody, (0, 0))
+    return Ground(data, store.path, truth, _settings(chosen, size))
+
+
+def _settings(chosen: DataSet, size: Size) -> Settings:
+    base = given(chosen.settings)
+    return over(base, given(chosen.sizes[size].settings)) if size in chosen.sizes else base
+
+
+def done(job: Job) -> float:
+    """Train and measure what is missing; gives the seconds that it took."""
+    started = time.monotonic()
+    missing = job.missing
+    if missing:
+        store = Store(job.ground.store)
+        finished_run(job.run, store, job.settings)
+        run, before = Trained(job.run, store, job.ground.truth), started
+        for family in missing:  # the first one is told to have taken the training's time, too
+            found = MEASURES[family](run)
+            values = {name: one.to_json() for name, one in found.values.items()}
+            took, before = time.monotonic() - before, time.monotonic()
+            told = {"values": values, "shown": found.shown, "seconds": round(took, 1)}
+            write_json(job.values(family), told)
+    return time.monotonic() - started
+
+
+def all_done(jobs: Sequence[Job], processes: int, say: Say) -> None:
+    """Do all jobs, several at a time, a core each; says how many are done and the time left."""
+    unique = {job.run: job for job in jobs if job.missing}
+    waiting, started = list(unique.values()), time.monotonic()
+    for number, took in enumerate(_done(waiting, processes), 1):
+        passed = time.monotonic() - started
+        left = timedelta(seconds=round(passed / number * (len(waiting) - number)))
+        say(f"training {number} of {len(waiting)}: {took:.0f} s, {left} left")
+
+
+def _done(jobs: Sequence[Job], processes: int) -> Iterator[float]:
+    if processes == 1 or len(jobs) < 2:
+        yield from map(done, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+        futures: list[Future[float]] = [pool.submit(done, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
