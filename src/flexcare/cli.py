@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from flexcare.cli_experiments import experiment
 from flexcare.errors import UserError
 
 Split = Literal["train", "tuning", "held_out"]
@@ -194,9 +195,10 @@ def evaluate(
 
 @app.command(sort_key=5)
 def report(
-    run: Path,
+    run: Path = Path("laboratory"),
     /,
     *,
+    experiments: bool = False,
     split: Split = "held_out",
     beside: Annotated[list[Path] | None, Parameter(negative="")] = None,
     question: str | None = None,
@@ -204,13 +206,19 @@ def report(
     """Write report.html: one offline page of an evaluated run.
 
     Args:
-        run: folder that `evaluate` has judged.
+        run: folder that `evaluate` has judged; with --experiments that of `flexcare experiment`.
+        experiments: one page of all claims and their verdicts, and claims.md, instead.
         split: the split it was judged on.
         beside: another evaluated run to compare with; may be repeated.
         question: the task that the comparison is about.
     """
     from flexcare.report.assemble import report as write
 
+    if experiments:
+        from flexcare.experiments.page import claims
+
+        print(f"claims: {claims(run)}")
+        return
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 
@@ -240,6 +248,9 @@ def reproduce(
     chosen = _names(models)
     page = run(protocol, data=data, out=out, results=results, split=split, models=chosen)
     print(f"results: {page}")
+
+
+app.command(experiment, sort_key=5)
 
 
 @app.command(sort_key=6)
