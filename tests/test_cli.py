@@ -1,5 +1,6 @@
 """The whole line by its commands, and commands typed wrong."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,41 @@ def test_the_line_leaves_what_it_says(folder):
     run = folder / "run"
     names = {p.stem for p in (run / "predictions" / "held_out").iterdir()}
     assert names == {"flexcare", "trees", "logistic", "majority"}
-    assert "<html" in (run / "report.html").read_text()
+    tuning = pq.read_table(run / "predictions" / "tuning" / "flexcare.parquet")
+    assert set(tuning["split"].to_pylist()) == {"tuning"}
+    page = (run / "report.html").read_text()
+    assert "<html" in page
+    assert "flexcare is not calibrated: fewer than 10 tuning subjects" in page  # of sixty patients
+    assert "Sets of answers" in page
+
+
+def test_modalities_taken_away_are_told_and_stand_in_the_report(folder, capsys):
+    run = folder / "run"
+    assert flexcare("missing", run, "--resamples", 20) == 0
+    assert "series only" in capsys.readouterr().out
+    names = {path.name for path in (run / "missing").iterdir()}
+    assert names >= {"subsets.json", "grid.json", "grid.svg"}
+    assert flexcare("report", run) == 0
+    assert "without film" in (run / "report.html").read_text()
+    assert flexcare("missing", run, "--split", "tuning", "--resamples", 2) == 0
+    assert flexcare("report", run) == 0  # which is of held_out
+    assert "without film" not in (run / "report.html").read_text()
+
+
+def test_the_value_of_a_modality_is_told_of_a_split_and_of_one_sample(folder, capsys):
+    run = folder / "run"
+    assert flexcare("value", run) == 0
+    assert "film" in capsys.readouterr().out
+    found = json.loads((run / "missing" / "value.json").read_text())
+    assert found["tasks"].keys() == set(TASKS.split(","))
+    samples = pq.read_table(folder / "store" / "samples.parquet")
+    sample = samples.filter([not there for there in samples["has_film"].to_pylist()])["sample_id"][
+        0
+    ]
+    assert flexcare("value", run, "--sample", sample) == 0
+    assert "film" in capsys.readouterr().out
+    assert flexcare("value", run, "--sample", "drg/1") == 2
+    assert "answers no sample 'drg/1'" in capsys.readouterr().err
 
 
 def test_models_are_judged_on_the_same_samples(folder):
@@ -70,6 +105,24 @@ def test_a_bundle_answers_a_store_and_the_raw_folder_alike(folder, tmp_path):
     line = ("predict", bundle, folder / "h", "--source", "synthetic", "--out", second)
     assert flexcare(*line) == 0
     assert pq.read_table(first).equals(pq.read_table(second))
+
+
+def test_an_ensemble_of_seeds_answers_a_store_and_the_raw_folder_alike(folder, tmp_path, capsys):
+    line = ("train", folder / "store", "--out", tmp_path / "run", "--seed", 1)
+    assert flexcare(*line, "--config", folder / "small.toml") == 0
+    line = ("ensemble", folder / "run", tmp_path / "run" / "bundle", "--out", tmp_path / "both")
+    assert flexcare(*line) == 0
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert flexcare("predict", tmp_path / "both", folder / "store", "--out", first) == 0
+    line = ("predict", tmp_path / "both", folder / "h", "--source", "synthetic", "--out", second)
+    assert flexcare(*line) == 0
+    found = pq.read_table(first)
+    assert found.equals(pq.read_table(second))
+    assert found["model"].unique().to_pylist() == ["ensemble"]
+    before = (tmp_path / "both" / "bundle.json").read_bytes()
+    assert flexcare("ensemble", folder / "run", tmp_path / "run", "--out", tmp_path / "both") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "both" / "bundle.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("what", ["store", "run", "run/bundle"])
@@ -94,8 +147,13 @@ def test_show_explains_predictions(folder, capsys):
         (("train", "nowhere", "--out", "y"), "store"),
         (("train", "nowhere", "--out", "y", "--epoch", "3"), "--epochs"),
         (("evaluate", "nowhere"), "run"),
+        (("missing", "nowhere"), "run"),
+        (("value", "nowhere"), "run"),
         (("report", "nowhere"), "run"),
         (("predict", "nowhere", "x", "--out", "y"), "bundle"),
+        (("ensemble", "nowhere", "neither", "--out", "y"), "bundle"),
+        (("ensemble", "nowhere", "--out", "y"), "at least two"),
+        (("explain", "nowhere", "x", "--sample", "y"), "bundle"),
         (("import-authors", "nowhere", "--out", "y"), "nowhere"),
         (("show", "nowhere"), "nowhere"),
         (("simulate", "--subjects", "many", "--out", "y"), "many"),
@@ -162,4 +220,7 @@ def test_python_uses_the_same_words(folder, tmp_path):
     run = package.train(store, tmp_path / "r", settings=settings, quiet=True, **words)
     result = package.evaluate(run, "train", baselines=False, resamples=5, say=lambda s: None)
     assert list(result["tasks"]) == ["phenotyping"]
+    assert result["tasks"]["phenotyping"]["models"]["flexcare"]["conformal"]
+    result = package.evaluate(run, "tuning", baselines=False, resamples=5, say=lambda s: None)
+    assert result["tasks"]["phenotyping"]["models"]["flexcare"]["conformal"] is None
     assert package.load(folder / "run" / "bundle").predict({}).modalities == "none"

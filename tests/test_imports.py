@@ -18,6 +18,7 @@ RIGHT = (
     "baselines",
     "evaluation",
     "analysis",
+    "explain",
     "report",
     "serving",
     "loading",

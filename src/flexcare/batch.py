@@ -1,6 +1,7 @@
 """The noun of the right half: what is known of some patients, and what is asked."""
 
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Collection
+from dataclasses import InitVar, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ class Tokens:
         values: what the modality's encoder takes, float32:
             time_series (n, L, columns), image (n, height, width), text (n, L, encoder width),
             static (n, fields, columns), embedding (n, L, width), codes (n, L, 2): the code's
-            number and log(1 + hours since it was first seen).
-        valid: (n, L) bool, False where padding; image: (n, 1), all True.
+            number and log(1 + hours since it was first seen), wave (n, channels, samples), NaN
+            where missing.
+        valid: (n, L) bool, False where padding; image and wave: (n, 1), all True.
         rows: (m,) int64, strictly increasing: batch rows.
         shared: (m,) int64, the sequence of each row; None: m = n, in order. Kept as `of`.
         until: (m,) int64, how many tokens of its sequence each may know; None: all. Less than all
@@ -47,6 +49,12 @@ class Tokens:
                 torch.arange(known.shape[1], device=known.device) < self.until[:, None]
             )
         return known
+
+    def of_some(self, kept: Tensor) -> "Tokens":
+        """The tokens of some rows, (m,) bool; sequences that none of them has are left out."""
+        used, of = torch.unique(self.of[kept], return_inverse=True)
+        until = None if self.until is None else self.until[kept]
+        return Tokens(self.values[used], self.valid[used], self.rows[kept], of, until)
 
     def to(self, device: torch.device) -> "Tokens":
         """The same tokens with every tensor on `device`."""
@@ -96,6 +104,35 @@ class Batch:
                 tokens = self.inputs[name]
                 out[tokens.rows, column] = tokens.known().any(1)
         return out
+
+    def without(self, modalities: Collection[str]) -> "Batch":
+        """The same batch with these modalities absent from every row."""
+        inputs = {name: one for name, one in self.inputs.items() if name not in modalities}
+        return replace(self, inputs=inputs)
+
+    def hiding(self, modalities: tuple[str, ...], hidden: Tensor) -> "Batch":
+        """The same batch, but what is `hidden`, (B, M) bool, of `modalities` is absent."""
+        inputs = dict(self.inputs)
+        for column, name in enumerate(modalities):
+            if name in inputs:
+                kept = ~hidden[inputs[name].rows, column]
+                if not kept.all():
+                    inputs[name] = inputs[name].of_some(kept)
+                    if not kept.any():
+                        del inputs[name]
+        return replace(self, inputs=inputs)
+
+    def dropping(self, share: float) -> "Batch":
+        """The same batch without some modalities, drawn from torch's own generator.
+
+        Each that a row has is hidden with probability `share`, by itself; a row's last one stays.
+        """
+        names = tuple(sorted(self.inputs))
+        if not names:
+            return self
+        luck = torch.where(self.present(names), torch.rand(self.size, len(names)), -1)
+        last = torch.zeros_like(luck, dtype=torch.bool).scatter(1, luck.argmax(1, True), True)
+        return self.hiding(names, (luck < share) & ~last)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""

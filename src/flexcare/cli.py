@@ -9,10 +9,19 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from flexcare.cli_bundles import (
+    Split,
+    ensemble,
+    explain,
+    extend_modality,
+    extend_task,
+    import_authors,
+    names_of,
+    predict,
+)
 from flexcare.cli_experiments import experiment
+from flexcare.cli_protocols import reproduce, tune
 from flexcare.errors import UserError
-
-Split = Literal["train", "tuning", "held_out"]
 
 app = App(
     name="flexcare",
@@ -164,8 +173,8 @@ def train(
     run(
         store,
         out,
-        tasks=_names(tasks),
-        modalities=_names(modalities),
+        tasks=names_of(tasks),
+        modalities=names_of(modalities),
         epochs=epochs,
         seed=seed,
         settings=read_toml(config) if config else None,
@@ -191,6 +200,50 @@ def evaluate(
     from flexcare.show import table_of
 
     print(table_of(judge(run, split, baselines=baselines, resamples=resamples)))
+
+
+@app.command(sort_key=4)
+def missing(run: Path, /, *, split: Split = "held_out", resamples: int = 1000) -> None:
+    """Judge a run with modalities taken away: whole sets of them, and shares of each.
+
+    Args:
+        run: folder that `train` wrote.
+        split: train, tuning or held_out.
+        resamples: of the subjects, for the intervals.
+    """
+    from flexcare.evaluation.missing import missing as judge
+    from flexcare.evaluation.subsets import as_rows
+    from flexcare.report.taken import write_figure
+    from flexcare.show import plain_table
+
+    found = judge(run, split, resamples=resamples)
+    for part in found.values():
+        print(plain_table(*as_rows(part)))
+    print("* differs from all: the interval of the paired difference leaves 0 out")
+    print(f"figure: {write_figure(run / 'missing' / 'grid.svg', found['grid'])}")
+
+
+@app.command(sort_key=4)
+def value(run: Path, /, *, sample: str | None = None, split: Split = "held_out") -> None:
+    """Say what a modality would tell of patients who lack it, by patients alike who have it.
+
+    Args:
+        run: folder that `train` wrote.
+        sample: one sample_id; all patients of the split if absent.
+        split: train, tuning or held_out.
+    """
+    from flexcare.evaluation.value import ASSUMPTIONS, as_rows, of_sample_as_rows, value_of
+    from flexcare.evaluation.value import value as of_split
+    from flexcare.show import plain_table
+
+    if sample is None:
+        print(plain_table(*as_rows(of_split(run, split))))
+    else:
+        found = value_of(run, sample)
+        print(f"{sample}, known: {', '.join(found['known']) or 'nothing'}")
+        print(f"bits of uncertainty now: {found['uncertainty']:.3f}")
+        print(plain_table(*of_sample_as_rows(found)))
+    print("assumed:", *ASSUMPTIONS, sep="\n  ")
 
 
 @app.command(sort_key=5)
@@ -222,120 +275,21 @@ def report(
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 
-@app.command(sort_key=5)
-def reproduce(
-    protocol: Path,
-    /,
-    *,
-    data: Path | None = None,
-    out: Path | None = None,
-    results: Path | None = None,
-    split: Split = "held_out",
-    models: str | None = None,
-) -> None:
-    """Run a protocol from raw data to its table of results.
-
-    Args:
-        protocol: TOML file, such as those in runs/.
-        data: folder that holds the data sets; $FLEXCARE_OPEN_DATA if absent.
-        out: folder to work in, where the same command goes on; reproduced/NAME if absent.
-        results: folder of results.json and results.md; docs/ beside the protocol's folder.
-        split: another than held_out is for development; its results stay in --out.
-        models: comma-separated; some of the protocol's, whose results stay in --out.
-    """
-    from flexcare.reproduce import reproduce as run
-
-    chosen = _names(models)
-    page = run(protocol, data=data, out=out, results=results, split=split, models=chosen)
-    print(f"results: {page}")
-
-
+app.command(reproduce, sort_key=5)
+app.command(tune, sort_key=5)
+app.command(ensemble, sort_key=6)
+app.command(explain, sort_key=6)
+app.command(predict, sort_key=6)
+extend = App(
+    name="extend",
+    help="Teach a bundle something new; its old answers stay the same to the bit.",
+    sort_key=7,
+)
+extend.command(extend_task, name="task")
+extend.command(extend_modality, name="modality")
+app.command(extend)
+app.command(import_authors, name="import-authors", sort_key=7)
 app.command(experiment, sort_key=5)
-
-
-@app.command(sort_key=6)
-def predict(
-    bundle: Path,
-    path: Path,
-    /,
-    *,
-    out: Path,
-    source: str | None = None,
-    cxr: Path | None = None,
-    note: Path | None = None,
-    ed: Path | None = None,
-    split: Split | None = None,
-    tasks: str | None = None,
-    meds: Path | None = None,
-) -> None:
-    """Predict with a bundle on a store, or on a folder of raw tables.
-
-    Args:
-        bundle: folder with weights.safetensors and bundle.json.
-        path: store that `prepare` wrote; with --source a folder of raw tables.
-        out: predictions table to write (Parquet, MEDS columns).
-        source: a name as in prepare; the folder is prepared as the bundle's store was.
-        cxr: folder of MIMIC-CXR-JPG.
-        note: folder of MIMIC-IV-Note.
-        ed: folder of MIMIC-IV-ED.
-        split: only these samples; all if absent.
-        tasks: comma-separated; all that both know if absent.
-        meds: folder to write, too: a file a binary task, as meds-evaluation reads it.
-    """
-    from tempfile import TemporaryDirectory
-
-    from flexcare.evaluation.predictions import write_meds, write_predictions
-    from flexcare.files import refuse_existing
-    from flexcare.preparation import prepare as run
-    from flexcare.serving.predictor import load
-
-    refuse_existing(out)
-    if meds is not None:
-        refuse_existing(meds, "--meds")
-    predictor = load(bundle)
-    names = _names(tasks)
-    with TemporaryDirectory() as place:
-        if source is not None:
-            path = run(
-                source,
-                path,
-                Path(place) / "store",
-                cxr=cxr,
-                note=note,
-                ed=ed,
-                tasks=tasks or ",".join(predictor.tasks),
-                settings=predictor.preparation(source, Path(place)),
-            )
-        table = predictor.predict_store(path, split=split, tasks=names)
-    write_predictions(out, table)
-    print(f"predictions: {len(table):,} in {out}")
-    if meds is not None:
-        print(f"MEDS: {', '.join(write_meds(meds, table)) or 'no binary task'} in {meds}")
-
-
-@app.command(name="import-authors", sort_key=7)
-def import_authors(
-    file: Path,
-    /,
-    *,
-    out: Path,
-    heads: int = 2,
-    mask: Literal["boolean", "additive"] = "boolean",
-) -> None:
-    """Make a bundle of a checkpoint of the authors' released code.
-
-    Args:
-        file: state dict (.safetensors, .pt or .pth).
-        out: bundle to write.
-        heads: attention heads, which a state dict does not tell.
-        mask: boolean as the paper says, or additive as the released code does.
-    """
-    from flexcare.files import refuse_existing
-    from flexcare.serving.authors import import_authors as run
-
-    refuse_existing(out)
-    run(file, out, heads=heads, mask=mask)
-    print(f"bundle: {out}")
 
 
 @app.command(sort_key=8)
@@ -348,11 +302,6 @@ def show(path: Path, /) -> None:
     from flexcare.show import explain
 
     print(explain(path))
-
-
-def _names(text: str | None) -> list[str] | None:
-    """The names of a comma-separated list."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def main(tokens: list[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from flexcare.errors import UserError, unknown
 
 S = TypeVar("S", bound="Section")
 MaskMode = Literal["boolean", "additive", "none"]
+Person = Literal["hours", "age_band", "sex"]
 
 
 class Section(BaseModel):
@@ -34,6 +35,9 @@ class Preparation(Section):
     seed: int = 0  # of the splits and of the random hours
     folds: int = Field(0, ge=0)  # parts of the subjects, of which one is held out; 0: a fifth is
     fold: int = Field(0, ge=0)  # which of them
+    train_share: float = Field(
+        1.0, gt=0, le=1
+    )  # of the training subjects, by a hash; others unused
     min_age: float = 18  # years; 0 keeps those of unknown age, too
     age: Literal["at_icu_admission", "anchor"] = "at_icu_admission"
     one_stay: bool = True  # only admissions with exactly one ICU stay
@@ -81,13 +85,16 @@ class ModelConfig(Section):
     feedforward: int = Field(4, ge=1)  # times hidden
     dropout: float = Field(0.1, ge=0, lt=1)
     patch: int = Field(16, ge=1)  # side of a film's patches, pixels
+    wave_patch: int = Field(50, ge=1)  # samples of a wave in one token
     max_bins: int = Field(512, ge=1)  # the last bins of a longer series are kept
     max_pieces: int = Field(512, ge=1)  # the first word pieces of a longer note are kept
+    text_mean: bool = False  # one token for all word pieces of a sample's texts; off in the paper
     max_facts: int = Field(256, ge=1)  # the last codes or vectors of a longer history are kept
     mask: MaskMode = "boolean"
     task_token_sees: Literal["all", "combinations", "itself"] = "all"
     absent_combinations: Literal["hidden", "visible"] = "hidden"
     series_history: bool = False  # a bin also says what was seen up to it; off in the paper
+    squash: bool = False  # numbers of series and fields: sign(x) log(1 + |x|); off in the paper
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     mixture: Literal["experts", "one_expert", "dense_active", "dense_total"] = "experts"
@@ -95,6 +102,9 @@ class ModelConfig(Section):
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training
     attention_temperature: float = Field(0.2, gt=0)
+    # What joined a trained network, one entry an extension (training.extend writes them).
+    joined_tasks: tuple[tuple[str, ...], ...] = ()
+    joined_modalities: tuple[tuple[str, ...], ...] = ()
 
 
 class ObjectiveConfig(Section):
@@ -113,6 +123,9 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)  # AdamW's
+    average: float = Field(0.0, ge=0, lt=1)  # of its past, what a running mean of weights keeps
+    best_by: Literal["metric", "loss"] = "metric"  # of the tuning split
     schedule: Literal[
         "sequential", "round_robin", "proportional", "temperature", "parallel", "mixed"
     ] = "sequential"
@@ -120,9 +133,17 @@ class TrainingConfig(Section):
     epoch_steps: int | None = Field(None, ge=1)  # steps of an epoch; None: one pass
     label_share: float = Field(1.0, gt=0, le=1)  # of the training subjects, by a hash
     label_overlap: Literal["same", "disjoint"] = "same"  # disjoint: each task has its own subjects
+    # Of the gradients of the tasks in an update: what they become, and how loud each is before.
+    aggregator: Literal[
+        "sum", "mean", "upgrad", "pcgrad", "gradvac", "cagrad", "mgda", "imtl_g", "aligned_mtl",
+        "config", "nash_mtl",
+    ] = "sum"  # fmt: skip
+    weighting: Literal["fixed", "uncertainty", "dwa", "famo"] = "fixed"
+    measure_gradients: int = Field(0, ge=0)  # their cosines, every so many steps; 0: never
     halve_on_plateau: bool = True  # per-task learning rate
     patience: int | None = Field(None, ge=1)  # epochs without a better mean; None: never stop early
     clip: float | None = Field(None, gt=0)  # gradient norm
+    modality_dropout: float = Field(0.0, ge=0, lt=1)  # share hidden of what a sample has
     checkpoint_minutes: float = Field(5.0, ge=0)  # 0: after every step
     keep_task_bests: bool = False
     seed: int = Field(0, ge=0)
@@ -138,6 +159,33 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
+
+
+class BaselineConfig(Section):
+    """What a baseline that learns from summaries of the evidence can be told."""
+
+    modalities: tuple[str, ...] | None = Field(None, min_length=1)  # None: all of the store
+    # What it is told beside them; the hours are those since admission.
+    person: tuple[Person, ...] = ("hours", "age_band", "sex")
+
+
+class TreesConfig(BaselineConfig):
+    """Boosted trees. Names and meanings are LightGBM's, but for the last two."""
+
+    learning_rate: float = Field(0.1, gt=0)
+    num_leaves: int = Field(15, ge=2)
+    max_bin: int = Field(63, ge=2)
+    min_data_in_leaf: int = Field(20, ge=1)
+    feature_fraction: float = Field(0.5, gt=0, le=1)
+    lambda_l2: float = Field(0.0, ge=0)
+    rounds: int = Field(200, ge=1)  # at most; fewer with many classes
+    patience: int = Field(20, ge=1)  # rounds without a lower tuning loss
+
+
+class LogisticConfig(BaselineConfig):
+    """Logistic regression."""
+
+    C: float | None = Field(None, gt=0)  # scikit-learn's; None: that of the lowest tuning loss
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -180,13 +228,11 @@ def _paths(kind: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted paths of all settings of a section; NAME is whatever one likes."""
     out = []
     for name, field in kind.model_fields.items():
-        inner = [one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one)]
-        if inner:
-            named = "" if inner[0] is field.annotation else "NAME."
-            out += _paths(inner[0], f"{prefix}{name}.{named}")
-        else:
-            out.append(prefix + name)
-    return out
+        kinds = [one for one in (field.annotation, *get_args(field.annotation)) if _is_table(one)]
+        named = "NAME." if get_origin(field.annotation) is dict else ""
+        inner = [path for one in kinds for path in _paths(one, f"{prefix}{name}.{named}")]
+        out += inner if kinds else [prefix + name]
+    return list(dict.fromkeys(out))
 
 
 def _is_table(annotation: Any) -> bool:

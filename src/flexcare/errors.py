@@ -26,6 +26,10 @@ class UserError(Exception):
         super().__init__("\n".join(parts))
 
 
+class Diverged(UserError):
+    """A training that led nowhere, whose settings are at fault."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], do: str = "") -> UserError:
     """The error for a name that is not in a table, with the nearest name suggested."""
     names = sorted(known)

@@ -26,7 +26,7 @@ from flexcare.cohort.samples import (
     samples_of,
     to_table,
 )
-from flexcare.cohort.splits import check_folds, describe, split_of
+from flexcare.cohort.splits import check_folds, describe, learned_from, split_of
 from flexcare.cohort.stays import Flow, admissions_of, column, select_stays
 from flexcare.config import Preparation, check
 from flexcare.errors import UserError, unknown
@@ -213,8 +213,9 @@ class _Preparation(Parts):
     def _training(self, stays: pa.Table) -> NDArray[np.bool_]:
         """Which of these stays are of the training split."""
         who, by = column(stays, "subject_id"), self.settings
-        train = split_of(who, by.seed, by.folds, by.fold, self.source.held_out) == TRAIN
-        return np.asarray(train)
+        split = split_of(who, by.seed, by.folds, by.fold, self.source.held_out)
+        out: NDArray[np.bool_] = (split == TRAIN) & learned_from(who, split, by)
+        return out
 
     def _name(self, path: Path) -> str:
         """A source file's name, with its folder in the source: shards often share a name."""

@@ -29,6 +29,11 @@ class _Total(torch.autograd.Function):
         return gradient
 
 
+def first() -> bool:
+    """Whether this is the process that writes."""
+    return not together() or distributed.get_rank() == 0
+
+
 def total(value: Tensor) -> Tensor:
     """The sum of `value` over all processes, differentiable.
 
@@ -66,7 +71,14 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parts = torch.split(summed, [p.numel() for p in every])
         for parameter, part in zip(every, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-    given = [(p, p.grad.any()) for p in every if p.grad is not None]
+    leave_untouched(every)
+
+
+def leave_untouched(parameters: Iterable[nn.Parameter]) -> None:
+    """Make a gradient of all zeros None."""
+    given = [(p, p.grad.any()) for p in parameters if p.grad is not None]
+    if not given:
+        return
     touched = torch.stack([some for _, some in given]).tolist()
     for (parameter, _), some in zip(given, touched, strict=True):
         if not some:

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from flexcare.features.films import Film
 from flexcare.features.variables import VariableSet
 from flexcare.files import sha256
 from flexcare.sources.tables import Source
-from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, Scaled, Store
+from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, WAVES, Scaled, Store
 
 STAYS_OF_EVENTS = ("spans", "first_seen")  # kept beside the event arrays
 FILMS = "films.parquet"  # of each film the file it was, with its size and time
@@ -57,11 +58,19 @@ class Vectors(NamedTuple):
         return tuple(array[slice(*self.spans[key])] for array in self.arrays)
 
 
-def recipe(stays: pa.Table, variables: VariableSet, clock: str) -> str:
-    """Hash of what the events are made of, besides the files."""
+def recipe(
+    stays: pa.Table, variables: VariableSet, clock: str, records: dict[str, list[Path]]
+) -> str:
+    """Hash of what the events are made of, besides the tables.
+
+    Args:
+        records: by variable of waves, the file of each.
+    """
     out = hashlib.sha256(json.dumps([variables.to_dict(), clock]).encode())
     for name in ("stay_id", "subject_id", "intime", "outtime", "los"):
         out.update(column(stays, name).tobytes())
+    for path in chain.from_iterable(records.values()):
+        out.update(sha256(path).encode())
     return out.hexdigest()
 
 
@@ -143,7 +152,8 @@ class Earlier:
             return None
         names = [f"events/{name}.npy" for name in (*EVENT_ARRAYS, *STAYS_OF_EVENTS)]
         content = self.store.manifest["content"]
-        for name in [*names, *(n for n in content if n == CODES or n.startswith(f"{VECTORS}/"))]:
+        meanings = (CODES, f"{VECTORS}/", f"{WAVES}/")
+        for name in [*names, *(n for n in content if n.startswith(meanings))]:
             self.link(name, folder)
         source.files += [path for path in files if path not in source.files]
         source.dropped.update(part["dropped"])

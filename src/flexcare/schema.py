@@ -48,10 +48,10 @@ class ModalityInfo:
     """A named instance of a kind of modality.
 
     Attributes:
-        kind: time_series, image, text, static, codes or embedding (a key of
+        kind: time_series, image, text, static, codes, embedding or wave (a key of
             models.encoders.ENCODERS).
         width: columns of a time series or of static fields, side in pixels of an image, encoder
-            width of a text, number of known codes, width of an embedding.
+            width of a text, number of known codes, width of an embedding, samples of a wave.
         settings: what makes two stores' modality of this name comparable: the variables and columns
             of events, the fingerprint of the text encoder. Known codes lie with the scaling.
     """

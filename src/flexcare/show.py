@@ -77,12 +77,15 @@ def _run(path: Path) -> str:
         values = [found["tuning"][task]["primary"] for task in chosen["tasks"]]
         table.add_row(str(found["epoch"] + 1), *map(_number, [*values, found["mean"]]))
     pieces: list[Any] = [head, "primary metric on the tuning split", table]
+    if (path / "forgetting.json").is_file():
+        pieces.append(_forgetting(read_json(path / "forgetting.json", "an extension's look back")))
     for judged in sorted((path / "evaluation").glob("*.json")):
         pieces.append(table_of(read_json(judged, "an evaluation")))
     return _text(*pieces, f"next: flexcare evaluate {path}, then flexcare report {path}")
 
 
 def _bundle(path: Path) -> str:
+    from flexcare.models.ensemble import Ensemble
     from flexcare.serving.bundle import load_bundle
 
     bundle = load_bundle(path)
@@ -91,7 +94,10 @@ def _bundle(path: Path) -> str:
         tasks.add_row(info.name, info.question, str(info.outputs))
     modalities = ", ".join(f"{m.name} ({m.kind}, width {m.width})" for m in bundle.modalities)
     count = sum(p.numel() for p in bundle.model.parameters())
-    head = f"bundle {path}: {bundle.model.name}, {count:,} parameters\nmodalities: {modalities}"
+    name = bundle.model.name
+    if isinstance(bundle.model, Ensemble):
+        name = f"mean of {len(bundle.model.members)} {bundle.model.network} networks"
+    head = f"bundle {path}: {name}, {count:,} parameters\nmodalities: {modalities}"
     origin = bundle.provenance.get("store", bundle.provenance)
     told = f"from: {origin.get('source', '?')}, preset {origin.get('preset', '?')}"
     return _text(head, told, tasks, f"next: flexcare predict {path} STORE --out FILE.parquet")
@@ -122,6 +128,26 @@ def table_of(result: dict[str, Any]) -> str:
             samples = f"{found['samples']:,}" if found else samples
         table.add_row(name, task["metric"], samples, *cells)
     return _text(f"on {', '.join(result['splits'])}; {result['interval']}", table)
+
+
+def _forgetting(found: dict[str, Any]) -> str:
+    """What an extension made of the old tasks' held-out answers."""
+    if not found["tasks"]:
+        return "the store asks no old task: nothing to look back at"
+    table = _table("old task", "metric", "samples", "before", "after")
+    for name, one in found["tasks"].items():
+        numbers = (f"{one['samples']:,}", _number(one["before"]), _number(one["after"]))
+        table.add_row(name, one["metric"], *numbers)
+    told = "the same to the bit" if found["identical"] else "not what they were"
+    return _text(f"old answers without what is new: {told}", table)
+
+
+def plain_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table as text."""
+    table = _table(*header)
+    for row in rows:
+        table.add_row(*row)
+    return _text(table)
 
 
 def _interval(value: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ events/*.npy             every kept stay's events once: seconds, available, vari
                          reuse spans and first_seen of each stay
 codes.json               where there are codes: by variable the code of each number
 vectors/VARIABLE.npy     of an embedding: (vectors, width) float32
+waves/VARIABLE.npy       of a wave: (records, channels, samples) float32, NaN where missing
 films.npy                (films, side, side) uint8; for reuse films.parquet, the file of each
 texts.parquet            one row a text: kind, section, hash, text
 embeddings/ENCODER/      tokens.npy (pieces, width) float16, spans.npy (texts, 2)
@@ -41,7 +42,7 @@ EVIDENCE = pa.schema(
         ("text_rows", pa.list_(pa.int32())),  # of texts.parquet, the first is read first
     ]
 )
-CODES, VECTORS = "codes.json", "vectors"
+CODES, VECTORS, WAVES = "codes.json", "vectors", "waves"
 HAS = "has_"  # prefix of the columns that say which modalities a sample has
 GROUP = "group:"  # prefix of the subgroup columns
 EVENT_ARRAYS = {
@@ -215,6 +216,10 @@ class Store:
         """(vectors, width) of a variable of embeddings, memory-mapped."""
         return self._array(f"{VECTORS}/{variable}.npy")
 
+    def waves(self, variable: str) -> NDArray[np.float32]:
+        """(records, channels, samples) of a variable of waves, memory-mapped."""
+        return self._array(f"{WAVES}/{variable}.npy")
+
     @cached_property
     def films(self) -> NDArray[np.uint8]:
         """(films, side, side), memory-mapped."""
@@ -232,12 +237,12 @@ class Store:
     def subgroups(self, rows: NDArray[np.int64]) -> list[dict[str, str]]:
         """The subgroups of each sample: {"sex": "F", ...}, without unknown ones."""
         names = [n for n in self.samples.column_names if n.startswith(GROUP)]
+        if not names:
+            return [{} for _ in rows]
         values = [self.samples[n].take(pa.array(rows)).to_pylist() for n in names]
         short = [n.removeprefix(GROUP) for n in names]
-        return [
-            {n: v for n, v in zip(short, row, strict=True) if v is not None}
-            for row in zip(*values, strict=True)
-        ]
+        each = zip(*values, strict=True) if names else [()] * len(rows)
+        return [{n: v for n, v in zip(short, row, strict=True) if v is not None} for row in each]
 
     def _table(self, name: str) -> pa.Table:
         try:

@@ -1,4 +1,4 @@
-"""Writes the parts of a store that a source fills: events, films, texts and their embeddings."""
+"""Writes the parts of a store that a source fills: events, waves, films, texts, embeddings."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,9 +23,10 @@ from flexcare.embedding import embed
 from flexcare.errors import UserError
 from flexcare.features.films import read_films
 from flexcare.features.notes import note_rules, parts
-from flexcare.features.scaling import brightness, fit_events
+from flexcare.features.scaling import Meanings, brightness, fit_events
 from flexcare.features.text import text_encoder, text_hash
-from flexcare.features.variables import SERIES, VariableSet
+from flexcare.features.variables import SERIES, WAVE, Variable, VariableSet
+from flexcare.features.waves import read_waves
 from flexcare.files import read_json, write_json
 from flexcare.reuse import (
     FILMS,
@@ -36,11 +37,10 @@ from flexcare.reuse import (
     of_events,
     recipe,
 )
-from flexcare.sources.tables import Source
-from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, GrowingArray
+from flexcare.sources.tables import GivesWaves, Source
+from flexcare.store import CODES, EMBEDDING_ARRAYS, EVENT_ARRAYS, VECTORS, WAVES, GrowingArray
 
 Say = Callable[[str], None]
-
 
 _TEXTS = pa.schema(
     [
@@ -78,9 +78,8 @@ class Parts:
     def events(
         self, stays: pa.Table, variables: VariableSet, hash_of: HashOf
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Write the event arrays and what they refer to, or take them; give what `write_events`
-        gives."""
-        made_of = recipe(stays, variables, self.settings.clock)
+        """Write the event arrays and what they refer to, or take them; as `write_events`."""
+        made_of = recipe(stays, variables, self.settings.clock, self._records())
         taken = self.earlier and self.earlier.events(made_of, self.source, self.folder, hash_of)
         paths = [self.folder / "events" / f"{name}.npy" for name in STAYS_OF_EVENTS]
         if self.earlier and taken:
@@ -88,12 +87,13 @@ class Parts:
             self.parts["events"] = lambda hash_of: taken
             spans, first_seen = map(np.load, paths)
             return spans, first_seen
-        before, dropped = len(self.source.files), self.source.dropped.copy()
+        dropped = self.source.dropped.copy()
         found = self.write_events(stays, variables)
         self._write_meanings(variables)
         for path, array in zip(paths, found, strict=True):
             np.save(path, array)
-        files, dropped = self.source.files[before:], self.source.dropped - dropped
+        # Static fields of some sources come from the tables that tell who there is.
+        files, dropped = list(self.source.files), self.source.dropped - dropped
         self.parts["events"] = partial(of_events, made_of, self.source, files, dropped)
         return found
 
@@ -140,7 +140,7 @@ class Parts:
         return np.stack([stop - counts, stop], 1), seen
 
     def _write_meanings(self, variables: VariableSet) -> None:
-        """Write the codes and the vectors that values of events are numbers of."""
+        """Write the codes, vectors and waves that values of events are numbers of."""
         kinds = {name: variable.kind for name, variable in variables.variables.items()}
         codes = {name: self.source.codes.get(name, []) for name in kinds if kinds[name] == "codes"}
         if codes:
@@ -151,15 +151,31 @@ class Parts:
                     raise UserError(f"vectors of {name} hold values that are not finite")
                 (self.folder / VECTORS).mkdir(exist_ok=True)
                 np.save(self.folder / VECTORS / f"{name}.npy", vectors.astype(np.float32))
+        for name, paths in self._records().items():
+            if kinds.get(name) == WAVE:
+                self._write_waves(name, paths, variables.variables[name])
 
-    def _meanings(self) -> tuple[dict[str, list[str]], dict[str, NDArray[np.float32]]]:
-        """By variable, the codes and the vectors that values of events are numbers of."""
+    def _records(self) -> dict[str, list[Path]]:
+        """By variable of waves, the file of each record."""
+        return self.source.waves if isinstance(self.source, GivesWaves) else {}
+
+    def _write_waves(self, name: str, paths: list[Path], variable: Variable) -> None:
+        """Read every record of a variable once."""
+        shape = len(variable.channels), variable.samples
+        with GrowingArray(self.folder / WAVES / f"{name}.npy", np.float32, shape) as array:
+            for wave in read_waves(paths, variable.channels, variable.samples):
+                array.append(wave[None])
+        self.say(f"{name}: {len(paths):,} records of {shape[0]} x {shape[1]:,} samples")
+
+    def _meanings(self) -> Meanings:
+        """What values of events are numbers of."""
         codes = self.folder / CODES
-        vectors = (self.folder / VECTORS).glob("*.npy")
-        return (
-            read_json(codes, "the codes of a store") if codes.is_file() else {},
-            {path.stem: np.load(path, mmap_mode="r") for path in vectors},
+        vectors, waves = (
+            {path.stem: np.load(path, mmap_mode="r") for path in (self.folder / name).glob("*.npy")}
+            for name in (VECTORS, WAVES)
         )
+        known = read_json(codes, "the codes of a store") if codes.is_file() else {}
+        return known, vectors, waves
 
     def fit(
         self, spans: NDArray[np.int64], variables: VariableSet

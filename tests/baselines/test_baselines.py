@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flexcare.baselines import logistic, trees
 from flexcare.baselines.fitted import Known, _classes, _renumbered, _shares
 from flexcare.baselines.majority import labels_of
 from flexcare.baselines.named import BASELINES
+from flexcare.config import LogisticConfig, TreesConfig
 from flexcare.evaluation.evaluate import evaluate_tables
 from flexcare.evaluation.stored import present, stored_predictions
 from flexcare.schema import TaskInfo
@@ -188,3 +190,54 @@ def test_predictions_say_what_each_sample_had(store):
         for sample, text in zip(samples, present(store, rows, kept), strict=True):
             names = [name for name in sorted(kept) if sample[f"has_{name}"]]
             assert text == ("+".join(names) or "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("trees", TreesConfig), ("logistic", LogisticConfig)],
+)
+def test_modalities_that_a_baseline_is_not_given_have_no_influence(store, name, settings):
+    def found(**given):
+        about = (store, ["readmission"], "held_out", 0, settings(**given))
+        return next(iter(BASELINES[name](*about)))[2]
+
+    before, whole = found(modalities=["note"], person=["sex"]), found()
+    store.events["value"][:] = 0
+    np.testing.assert_array_equal(found(modalities=["note"], person=["sex"]), before)
+    assert (found() != whole).any()
+
+
+def test_trees_are_what_their_settings_say(store, monkeypatch):
+    seen, train = [], trees.lgb.train
+
+    def spied(settings, data, rounds, *more, **options):
+        booster = train(settings, data, rounds, *more, **options)
+        leaves = max(tree["num_leaves"] for tree in booster.dump_model()["tree_info"])
+        seen.append((settings, rounds, leaves))
+        return booster
+
+    monkeypatch.setattr(trees.lgb, "train", spied)
+    given = {"num_leaves": 2, "lambda_l2": 3.0, "rounds": 4}
+    list(trees.trees(store, ["phenotyping"], "held_out", 0, TreesConfig(**given)))
+    for settings, rounds, leaves in seen:
+        assert settings["num_leaves"] == 2
+        assert settings["lambda_l2"] == 3
+        assert rounds == 4
+        assert leaves <= 2
+    seen.clear()
+    list(trees.trees(store, ["phenotyping"], "held_out", 0))
+    assert max(leaves for _, _, leaves in seen) > 2
+
+
+def test_a_given_strength_is_not_searched(store, monkeypatch):
+    strengths, fit = [], logistic.LogisticRegression.fit
+
+    def spied(self, *about, **more):
+        strengths.append(self.C)
+        return fit(self, *about, **more)
+
+    monkeypatch.setattr(logistic.LogisticRegression, "fit", spied)
+    list(BASELINES["logistic"](store, ["readmission"], "held_out", 0, LogisticConfig(C=0.07)))
+    assert strengths == [0.07]
+    list(BASELINES["logistic"](store, ["readmission"], "held_out", 0))
+    assert strengths[1:3] == list(logistic.STRENGTHS[:2])

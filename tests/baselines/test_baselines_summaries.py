@@ -7,6 +7,7 @@ import pytest
 from flexcare.baselines import films, notes, summaries
 from flexcare.baselines.series import STATISTICS, Series
 from flexcare.baselines.summaries import Summaries
+from flexcare.errors import UserError
 from flexcare.features.series import Events, bin_events
 from flexcare.loading.loader import Loader
 
@@ -191,3 +192,15 @@ def test_sample_of_which_nothing_is_known_has_only_nan_and_zeros(store, relabel)
     part = Summaries(store)
     found = part(np.arange(20))[:, 3:]
     assert set(np.unique(found[~np.isnan(found)])) == {0.0}
+
+
+def test_only_what_is_asked_for_is_a_column(store, rows):
+    whole = Summaries(store)
+    assert whole.names[:3] == ["hours", "age_band", "sex"]
+    part = Summaries(store, ["note"], ["sex", "age_band"])
+    assert part.names == ["age_band", "sex", *notes.Notes(loader_of(store)).names]
+    places = [whole.names.index(name) for name in part.names]
+    np.testing.assert_array_equal(part(rows), whole(rows)[:, places])
+    assert Summaries(store, ["note"], []).names == part.names[2:]
+    with pytest.raises(UserError, match="unknown modality 'notes'"):
+        Summaries(store, ["notes"])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from some_networks import INFOS, NAMES, OTHERS, PATTERNS, SERIES, SMALL, TASKS, batch_of, network
 
 from flexcare.baselines.networks import NETWORKS
 from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig, ObjectiveConfig
 from flexcare.errors import UserError
 from flexcare.training.objectives import objective
+from some_networks import INFOS, NAMES, OTHERS, PATTERNS, SERIES, SMALL, TASKS, batch_of, network
 
 
 def assert_same(found, expected, rows=slice(None)):

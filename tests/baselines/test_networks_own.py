@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from some_networks import INFOS, NAMES, PATTERNS, SMALL, TASKS, batch_of, network
 from torch.nn import functional
 
 from flexcare.baselines.networks.gru_d import Decaying, days_since
 from flexcare.batch import Batch
 from flexcare.config import ModelConfig
+from some_networks import INFOS, NAMES, PATTERNS, SMALL, TASKS, batch_of, network
 
 
 def test_days_since_the_last_value_count_from_the_bin_before():
@@ -82,8 +82,8 @@ def test_modality_dropout_leaves_out_in_training_alone_and_never_all():
 
 
 def test_flex_moe_uses_the_expert_of_a_set_and_fills_what_is_missing():
-    model, rows = network("flex_moe", experts=128), torch.arange(len(PATTERNS))
-    logits = torch.randn(len(rows), len(INFOS), 128).double()
+    model, rows = network("flex_moe", experts=256), torch.arange(len(PATTERNS))
+    logits = torch.randn(len(rows), len(INFOS), 256).double()
     number = (PATTERNS * 2 ** torch.arange(len(INFOS))).sum(1)  # of the set
     whole, wanted = PATTERNS.all(1), number[:, None].expand(PATTERNS.shape)
     gates = model._gates(logits, wanted, whole)
@@ -119,9 +119,9 @@ def test_moe_health_uses_only_experts_whose_modalities_are_there():
         at_hand = (PATTERNS | ~members).all(1)
         assert not differs[~at_hand].any()
         assert differs[(members == PATTERNS).all(1)].all() or members.sum() > 1
-    assert model.members.shape == (7 + 21, 7)  # at most two of seven
-    vectors, at_hand = torch.zeros(1, 7, 8).double(), torch.zeros(1, 28, dtype=torch.bool)
-    assert not model._gates(vectors, at_hand[:, :7], at_hand).any()  # counts in no balance
+    assert model.members.shape == (8 + 28, 8)  # at most two of eight
+    vectors, at_hand = torch.zeros(1, 8, 8).double(), torch.zeros(1, 36, dtype=torch.bool)
+    assert not model._gates(vectors, at_hand[:, :8], at_hand).any()  # counts in no balance
 
 
 def test_m3h_looks_at_other_tasks_but_not_only():

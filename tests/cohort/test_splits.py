@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from flexcare.cohort.splits import SHARES, split_of
@@ -83,6 +84,31 @@ def test_folds_hold_everyone_out_once_and_tune_on_a_ninth_of_the_rest() -> None:
 def test_folds_move_nobody_when_subjects_join() -> None:
     few, many = np.array([7, 3, 7]), np.array([7, 3, 7, *range(100, 900)])
     assert split_of(few, 1, 3, 2).tolist() == split_of(many, 1, 3, 2)[:3].tolist()
+
+
+def test_a_share_of_the_training_subjects(make: Make) -> None:
+    """Only they teach anything; those who judge stay the same; a larger share has them, too."""
+    hospital = Hospital()
+    for subject in range(1, 120):
+        hospital.chart(hospital.patient(subject), 1, HEART_RATE, 60 + subject)
+    stores = [make(hospital, tasks="phenotyping", train_share=x) for x in (1.0, 0.5, 0.2)]
+    who = [
+        {
+            split: set(pc.filter(s["subject_id"], pc.equal(s["split"], split)).to_pylist())
+            for split in SPLITS
+        }
+        for s in (store.samples for store in stores)
+    ]
+    assert who[0]["train"] > who[1]["train"] > who[2]["train"]
+    assert 0.35 < len(who[1]["train"]) / len(who[0]["train"]) < 0.65
+    for split in ("tuning", "held_out"):
+        assert who[0][split] == who[1][split] == who[2][split]
+    values = [60 + subject for subject in who[2]["train"]]
+    learned = stores[2].manifest["scaling"]["series"]["center"]
+    assert np.median(values) in (learned if isinstance(learned, list) else learned.values())
+    reason = "training subject beyond train_share"
+    left_out = [s["left_out"] for s in stores[2].manifest["cohort_flow"] if s["reason"] == reason]
+    assert left_out == [len(who[0]["train"]) - len(who[2]["train"])]
 
 
 @pytest.mark.parametrize("settings", [{"folds": 1}, {"folds": 5, "fold": 5}, {"fold": 1}])

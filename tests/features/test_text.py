@@ -58,6 +58,16 @@ def test_hashed_vectors_are_deterministic_and_one_a_word() -> None:
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize("built_in", [True, False])
+def test_pieces_name_the_vectors_one_by_one(bert: Path, built_in: bool) -> None:
+    encoder = HashedNgrams() if built_in else text_encoder(str(bert))
+    texts = ["The patient has a cough.", "fever , " * 300, ""]
+    pieces = [encoder.pieces(text) for text in texts]
+    assert [len(own) for own in pieces] == [len(v) for v in vectors(encoder, *texts)]
+    found = pieces[0] if built_in else pieces[0][1:-1]  # [CLS] and [SEP] are pieces, too
+    assert found == ["the", "patient", "has", "a", "cough", "."]
+
+
 def test_hashed_vectors_never_change() -> None:
     """Stores written before must fit bundles trained on them."""
     vector = HashedNgrams.vector("fever").astype(np.float64)

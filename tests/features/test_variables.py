@@ -16,6 +16,9 @@ TABLES: dict[str, dict[str, Any]] = {
     "drug": {"unit": "code", "modality": "drugs", "kind": "codes"},
 }
 
+ECG = {"unit": "mV", "modality": "ecg", "kind": "wave", "rate": 5, "samples": 10,
+       "channels": ["I", "II"]}  # fmt: skip
+
 
 def test_modalities_are_numbered_on_their_own() -> None:
     every = variable_set(TABLES, "test")
@@ -45,6 +48,9 @@ def test_only_a_series_has_masks_and_items_may_be_texts() -> None:
         ({"ph": TABLES["ph"] | {"modality": "person"}}, "modality person are of several kinds"),
         ({"drug": TABLES["drug"] | {"modality": "note"}}, "modality of variables is called note"),
         ({"drug": TABLES["drug"] | {"kind": "code"}}, "kind = 'code'"),
+        ({"ecg": ECG | {"rate": 0}}, "ecg does not say what its waves are"),
+        ({"ecg": ECG | {"channels": []}}, "ecg does not say what its waves are"),
+        ({"ecg": ECG, "rhythm": ECG | {"samples": 9}}, "waves of modality ecg differ"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed: dict[str, Any], told: str) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
-from flexcare.models.encoders import ENCODERS, TimeSeries, by_length, encode
+from flexcare.models.encoders import ENCODERS, Static, Text, TimeSeries, by_length, encode
 from flexcare.schema import ModalityInfo
 
 CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)
@@ -136,3 +136,51 @@ def test_history_knows_no_later_bin():
     changed = values.clone()
     changed[:, 4:] = 100
     torch.testing.assert_close(encoder(values, valid)[0][:, :4], encoder(changed, valid)[0][:, :4])
+
+
+def test_history_sums_up_bins_that_are_not_kept():
+    settings = {"variables": {"rate": {}}, "columns": ["rate", "rate seen"]}
+    info = ModalityInfo("series", "time_series", 2, settings)
+    whole = TimeSeries(info, ModelConfig(hidden=8, series_history=True, max_bins=6))
+    short = TimeSeries(info, ModelConfig(hidden=8, series_history=True, max_bins=2))
+    short.load_state_dict(whole.state_dict() | {"positions": whole.positions[4:]})
+    values, valid = torch.randn(2, 6, 2), torch.ones(2, 6, dtype=torch.bool)
+    torch.testing.assert_close(short(values, valid)[0], whole(values, valid)[0][:, 4:])
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_squashed_numbers_are_logarithms_on_both_sides(history):
+    settings = {"variables": {"rate": {}}, "columns": ["rate", "rate seen"]}
+    info = ModalityInfo("series", "time_series", 2, settings)
+    config = {"hidden": 8, "series_history": history}
+    plain = TimeSeries(info, ModelConfig(**config))
+    squashing = TimeSeries(info, ModelConfig(**config, squash=True))
+    squashing.load_state_dict(plain.state_dict())
+    values = torch.tensor([[[1e4, 1.0], [-3.0, 0.0]]])
+    logs = torch.tensor([[[math.log(10001), math.log(2)], [-math.log(4), 0.0]]])
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    torch.testing.assert_close(squashing(values, valid)[0], plain(logs, valid)[0])
+
+
+def test_static_fields_are_squashed_alike():
+    info = ModalityInfo("static", "static", 2, {"variables": {"age": {}, "sex": {}}})
+    plain, squashing = (Static(info, ModelConfig(hidden=8, squash=x)) for x in (False, True))
+    squashing.load_state_dict(plain.state_dict())
+    values, valid = torch.tensor([[[9.0, 0.0], [0.0, -1.0]]]), torch.ones(1, 2, dtype=torch.bool)
+    logs = torch.tensor([[[math.log(10), 0.0], [0.0, -math.log(2)]]])
+    torch.testing.assert_close(squashing(values, valid)[0], plain(logs, valid)[0])
+
+
+def test_a_text_may_be_the_mean_of_its_pieces():
+    info = ModalityInfo("note", "text", 3, {})
+    config = ModelConfig(hidden=8, max_pieces=4, text_mean=True)
+    encoder = Text(info, config)
+    values = torch.randn(2, 6, 3)
+    valid = torch.tensor([[True] * 6, [True, True, False, False, False, False]])
+    values[1, 2:] = math.nan
+    found, there = encoder(values, valid)
+    assert found.shape == (2, 1, 8)
+    assert there.tolist() == [[True], [True]]
+    means = torch.stack([values[0, :4].mean(0), values[1, :2].mean(0)])[:, None]
+    expected = encoder.project(means) + encoder.positions[:1]
+    torch.testing.assert_close(found, expected)

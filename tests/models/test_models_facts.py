@@ -113,6 +113,36 @@ def test_every_valid_place_matters_and_values_of_another_shape_are_refused(kind)
         model(batch)
 
 
+ECG = {"channels": ["I", "II", "V1"], "unit": "mV", "kind": "wave", "rate": 4, "samples": 12}
+WAVE = ModalityInfo("w", "wave", 12, {"variables": {"ecg": ECG}})
+
+
+def test_a_patch_of_a_wave_is_a_linear_function_of_its_samples_and_gaps():
+    torch.manual_seed(0)
+    encoder = ENCODERS["wave"](WAVE, ModelConfig(hidden=6, wave_patch=4)).double()
+    waves = torch.randn(2, 3, 12, dtype=torch.float64)
+    waves[0, 1, 5] = float("nan")
+    waves[1, 2] = float("nan")  # a channel that was not recorded
+    waves[1, :, 8:] = float("nan")
+    found, valid = encoder(waves, torch.ones(2, 1, dtype=torch.bool))
+    assert valid.tolist() == [[True, True, True], [True, True, False]]
+    weight, bias = encoder.project.weight, encoder.project.bias
+    for row in range(2):
+        for patch in range(3):
+            part = waves[row, :, 4 * patch : 4 * patch + 4]
+            there = part.isfinite().double()
+            columns = torch.cat([part.nan_to_num(0).flatten(), there.mean(1)])
+            expected = weight @ columns + bias + encoder.positions[patch]
+            if valid[row, patch]:
+                torch.testing.assert_close(found[row, patch], expected)
+    assert found.isfinite().all()
+
+
+def test_a_wave_that_cannot_be_cut_into_patches_is_refused():
+    with pytest.raises(UserError, match="12 samples, patch 5"):
+        ENCODERS["wave"](WAVE, ModelConfig(hidden=6, wave_patch=5))
+
+
 @pytest.mark.parametrize(("cap", "combinations"), [(2, 78), (3, 298)])
 def test_twelve_modalities_with_a_cap(cap, combinations):
     kinds = list(INFOS) * 4

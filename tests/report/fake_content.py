@@ -4,6 +4,7 @@ import numpy as np
 from fake_predictions import MODELS, plans, tables
 
 from flexcare.evaluation.evaluate import evaluate_tables
+from flexcare.evaluation.subsets import every, judged, mixed
 from flexcare.report.content import (
     ALONE,
     TOGETHER,
@@ -107,6 +108,23 @@ def routing(info: list[TaskInfo]) -> Routing:
     )
 
 
+def taken(info: list[TaskInfo]) -> dict:
+    """Modalities taken away: samples that have one are then answered as the trees do."""
+    found, names = tables(), ("film", "note", "series")
+    full, column = found["flexcare"], found["flexcare"].column_names.index("modalities")
+    without = {}
+    for left_out in every(names).values():
+        texts, lost = [], []
+        for text in full["modalities"].to_pylist():
+            kept = [name for name in text.split("+") if name not in left_out]
+            texts.append("+".join(kept) or "none")
+            lost.append(texts[-1] != text)
+        table = mixed(full, found["trees"], np.array(lost))
+        without[left_out] = table.set_column(column, "modalities", [texts])
+    tasks = {one.name: one for one in info if one.name in ("decompensation", "diagnosis", "drg")}
+    return judged(without, names, tasks, resamples=20)
+
+
 def training(info: list[TaskInfo]) -> list[dict]:
     """Losses by epoch."""
     rng = np.random.default_rng(4)
@@ -126,10 +144,11 @@ def make_content(resamples: int = 100) -> ReportContent:
     """The whole page."""
     info = [plan.info for plan in plans()]
     tasks = {task.name: task for task in info}
+    tuning = {"flexcare": tables("tuning")["flexcare"]}
     return ReportContent(
         title="Seven questions in an invented hospital",
         generated="2026-11-24, flexcare 0.1.0",
-        evaluation=evaluate_tables(tables(), tasks, resamples),
+        evaluation=evaluate_tables(tables(), tasks, resamples, tuning=tuning),
         tasks=tasks,
         models=MODELS,
         companions=companions(),
@@ -151,6 +170,7 @@ def make_content(resamples: int = 100) -> ReportContent:
             for k, task in enumerate(info)
         },
         routing=routing(info),
+        taken=taken(info),
         training=training(info),
         settings={
             "tasks": list(tasks),

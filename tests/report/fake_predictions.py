@@ -106,8 +106,8 @@ def plans() -> list[Plan]:
     ]
 
 
-def truth(plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and what is to be known of them, (N, outputs)."""
+def truth(plan: Plan, rng: np.random.Generator, other: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and what is to be known of them, (N, outputs); `other` patients at the same rates."""
     n, outputs = plan.samples, plan.info.outputs
     if plan.info.kind == "multiclass":
         weights = np.linspace(2, 0.5, outputs)
@@ -115,6 +115,7 @@ def truth(plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
         distance = np.abs(latent[:, None] - np.arange(outputs)).astype(float)
         return latent[:, None].astype(float), -distance
     rates = plan.rate * rng.uniform(0.3, 2, outputs) if outputs > 1 else np.array([plan.rate])
+    rng = np.random.default_rng(other) if other else rng
     whom = np.repeat(np.arange(n // plan.per_subject + 1), plan.per_subject)[:n]
     shared = rng.normal(size=(whom.max() + 1, outputs))[whom]
     latent = 0.7 * shared + 0.7 * rng.normal(size=(n, outputs))
@@ -139,7 +140,7 @@ def predict(plan: Plan, labels: np.ndarray, known: np.ndarray, skill: float, see
     return 1 / (1 + np.exp(-odds * 0.9))
 
 
-def samples(plan: Plan, labels: np.ndarray, rng: np.random.Generator) -> pa.Table:
+def samples(plan: Plan, labels: np.ndarray, rng: np.random.Generator, split: str) -> pa.Table:
     """The store's rows."""
     mask = np.ones_like(labels, bool)
     if plan.info.name == "diagnosis":
@@ -155,21 +156,22 @@ def samples(plan: Plan, labels: np.ndarray, rng: np.random.Generator) -> pa.Tabl
             "hours": 48.0,
             "label": labels[i].tolist(),
             "label_mask": mask[i].tolist(),
-            "split": "held_out",
+            "split": split,
         }
         for i in range(plan.samples)
     ]
     return pa.Table.from_pylist(rows, schema=SAMPLES)
 
 
-def tables() -> dict[str, pa.Table]:
+def tables(split: str = "held_out") -> dict[str, pa.Table]:
     """Predictions of three models on seven questions."""
+    other = 0 if split == "held_out" else 50
     out: dict[str, list[pa.Table]] = {model: [] for model in MODELS}
     names = ["film+note+series", "film+series", "note+series", "series", "film", "none"]
     for number, plan in enumerate(plans()):
         rng = np.random.default_rng(number)
-        labels, known = truth(plan, rng)
-        rows = samples(plan, labels, rng)
+        labels, known = truth(plan, rng, other and number + other)
+        rows = samples(plan, labels, rng, split)
         present = rng.choice(names, plan.samples, p=[0.22, 0.2, 0.27, 0.27, 0.03, 0.01]).tolist()
         bands = rng.choice(
             ["18-44", "45-64", "65-79", "80+"], plan.samples, p=[0.15, 0.3, 0.35, 0.2]
@@ -184,7 +186,9 @@ def tables() -> dict[str, pa.Table]:
         ]
         skills = {"flexcare": plan.network, "trees": plan.trees, "majority": 0.0}
         for offset, (model, skill) in enumerate(skills.items()):
-            probabilities = predict(plan, labels, known, skill, 10_000 + 100 * number + offset)
+            probabilities = predict(
+                plan, labels, known, skill, 10_000 + 100 * number + offset + other
+            )
             if model == "majority":
                 probabilities = np.tile(probabilities.mean(0), (plan.samples, 1))
             out[model].append(

@@ -7,12 +7,15 @@ from flexcare.report import figures
 
 CURVE = [[0.0, 0.0], [0.2, 0.7], [1.0, 1.0]]
 GROUP = {"samples": 10, "predicted": 0.1, "observed": 0.2, "low": 0.1, "high": 0.3}
+WAYS = {"film": {"at random": CURVE, "sicker first": CURVE}, "note": {"at random": CURVE}}
 DRAWN = {
     "roc": lambda: figures.roc({"a": CURVE, "b": CURVE}),
     "pr": lambda: figures.precision_recall({"a": CURVE}, 0.1),
     "calibration": lambda: figures.calibration({"a": [GROUP]}),
+    "calibrated": lambda: figures.calibration({"a": [GROUP]}, [GROUP]),
     "learning": lambda: figures.learning([(1, 0.9, 0.8), (2, None, 0.7), (3, 0.5, None)]),
     "companions": lambda: figures.companions([("both", CURVE, "#000000")], "AUROC", 0.5),
+    "taken": lambda: figures.taken_away({"one": WAYS, "two": WAYS}, {"one": "AUROC", "two": "F1"}),
 }
 
 
@@ -33,6 +36,12 @@ def test_settings_of_others_are_left_alone():
     before = matplotlib.rcParams["svg.fonttype"]
     figures.roc({"a": CURVE})
     assert matplotlib.rcParams["svg.fonttype"] == before
+
+
+def test_rings_show_what_calibration_makes_of_the_first_model():
+    plain, rings = DRAWN["calibration"](), DRAWN["calibrated"]()
+    assert "#ffffff" in rings
+    assert "#ffffff" not in plain
 
 
 def test_empty_calibration_and_losses_do_not_crash():

@@ -11,12 +11,14 @@ from fake_predictions import FIRST_SUBJECT, plans, tables
 from flexcare.report import page as page_module
 from flexcare.report.content import ReportContent
 from flexcare.report.page import render, write_report
+from flexcare.report.words import decimal, with_span
 
 SECTIONS = (
     "opening",
     "glance",
     "questions",
     "missing",
+    "taken",
     "experts",
     "flow",
     "learning",
@@ -135,6 +137,19 @@ def test_numbers_come_with_their_intervals(content, page):
     assert expected in section(page, "questions").replace("  ", " ")
 
 
+def test_what_was_taken_away_is_told_with_what_it_cost(content, page):
+    text = section(page, "taken").replace("  ", " ")
+    rows = {row["subset"]: row["scores"] for row in content.taken["subsets"]["subsets"]}
+    assert len(rows) == 7
+    for subset in ("all", "without film", "note only"):
+        value = rows[subset]["decompensation"]["average_precision"]
+        assert f"{value['value']:.2f} ({value['low']:.2f}–{value['high']:.2f})" in text
+    gap = rows["note only"]["diagnosis"]["macro_average_precision"]["difference"]
+    assert gap["high"] < 0
+    assert "worse" in text
+    assert "film, at random" in text
+
+
 def test_a_label_without_both_answers_has_a_reason_and_no_number(page):
     text = section(page, "questions")
     assert "because all their labels are the same: Pleural other." in text
@@ -143,6 +158,75 @@ def test_a_label_without_both_answers_has_a_reason_and_no_number(page):
 
 def test_small_groups_are_called_too_few(page):
     assert "too few: fewer than 20 samples" in section(page, "questions")
+
+
+def with_model(content, task, **changes):
+    """The content with other facts about the first model of one task."""
+    tasks = dict(content.evaluation["tasks"])
+    models = dict(tasks[task]["models"])
+    models["flexcare"] = models["flexcare"] | changes
+    tasks[task] = dict(tasks[task], models=models)
+    return replace(content, evaluation=dict(content.evaluation, tasks=tasks))
+
+
+def test_under_served_groups_are_named_before_everything_and_in_their_question(short):
+    gap = {
+        "key": "sex",
+        "group": "F",
+        "number": "auroc",
+        "value": -0.06,
+        "low": -0.1,
+        "high": -0.02,
+    }
+    text = render(with_model(short, "readmission", under_served=[gap]))
+    assert text.index("see each question: readmission (sex F)") < text.index('id="opening"')
+    said = "sex F: AUROC is lower than that of all patients by 0.060 (0.020–0.100)."
+    assert said in section(text, "questions")
+    assert "(sex F)" not in render(with_model(short, "readmission", under_served=[]))
+
+
+def test_coverage_below_the_promise_is_said_with_both_numbers(short):
+    kept = {"number": "coverage", "value": 0.81, "low": 0.77, "high": 0.85}
+    found = [{"key": "age_band", "group": "80+", **kept}]
+    text = section(render(with_model(short, "readmission", under_served=found)), "questions")
+    assert (
+        "age band 80+: the true answer is in 0.81 (0.77–0.85) of the sets, 0.90 were promised"
+        in text
+    )
+
+
+def test_calibration_is_told_before_and_after(content, page):
+    model = content.evaluation["tasks"]["in_hospital_mortality"]["models"]["flexcare"]
+    before, after = (
+        decimal(of["metrics"]["calibration_error"]["value"]) for of in (model, model["calibrated"])
+    )
+    said = f"its calibration error goes from {before} to {after}."
+    assert said in section(page, "questions")
+    assert "Rings: flexcare after calibration." in section(page, "questions")
+    assert "calibration error after calibration" in section(page, "questions")
+
+
+def test_sets_tell_their_coverage_of_all_and_of_each_group(content, page):
+    sets = content.evaluation["tasks"]["readmission"]["models"]["flexcare"]["conformal"]
+    assert f"Here it is for {with_span(sets['coverage'])}" in section(page, "questions")
+    groups = content.evaluation["tasks"]["readmission"]["models"]["flexcare"]["subgroups"]
+    for row in groups["sex"]:
+        told = f"{row['group']} {row['subjects']} "
+        assert told + with_span(row["coverage"]) in re.sub(r"\s+", " ", section(page, "questions"))
+
+
+def test_sets_of_all_that_cover_less_than_promised_are_called_so(short):
+    sets = short.evaluation["tasks"]["drg"]["models"]["flexcare"]["conformal"]
+    said = "That is less than promised"
+    assert said not in section(render(short), "questions")
+    less = dict(sets, coverage={"value": 0.8, "low": 0.75, "high": 0.85})
+    assert said in section(render(with_model(short, "drg", conformal=less)), "questions")
+
+
+def test_a_run_judged_without_tuning_predictions_has_no_sets(short):
+    text = render(with_model(short, "readmission", calibrated=None, conformal=None))
+    outline(text)
+    assert text.count("Sets of answers") == 2
 
 
 def test_text_from_outside_cannot_become_markup(short):

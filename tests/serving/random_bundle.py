@@ -12,12 +12,14 @@ from flexcare.store import Store
 SMALL = {"hidden": 16, "layers": 2, "feedforward": 2, "patch": 14, "experts": 4}
 
 
-def random_bundle(store: Store, path: Path, modalities=None, tasks=None, **settings) -> Path:
+def random_bundle(
+    store: Store, path: Path, modalities=None, tasks=None, seed=0, network=FlexCare, **settings
+) -> Path:
     """A bundle for all of a store's modalities and tasks, or for these."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     infos = store.modalities.values() if modalities is None else modalities
     asked = store.tasks.values() if tasks is None else tasks
-    model = FlexCare(ModelConfig(**(SMALL | settings)), list(infos), list(asked))
+    model = network(ModelConfig(**(SMALL | settings)), list(infos), list(asked))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)

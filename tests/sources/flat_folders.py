@@ -21,6 +21,7 @@ OTHER = {
     "events": lambda row, rng: {"value": {"sex": "female"}.get(row["variable"], rng.integers(99))},
     "codes": lambda row, rng: {"code": ("I50.0", "J18.9")[rng.integers(2)]},
     "embeddings": lambda row, rng: {"vector": rng.normal(size=len(row["vector"])).tolist()},
+    "waves": lambda row, rng: {"path": f"ecg/{(1, 2, 3)[rng.integers(3)]}.parquet"},
     "documents": lambda row, rng: {"text": f"other words {rng.integers(1000)}"},
     "images": lambda row, rng: {"path": "films/other.jpg"},
 }
@@ -65,6 +66,8 @@ def events_of(source: Flat) -> Rows:
                 value = source.codes[name][int(value)]
             if kind == "embedding":
                 value = source.vectors[name][int(value)].tolist()
+            if kind == "wave":
+                value = source.waves[name][int(value)].name
             hours, available = row["seconds"] / 3600, row["available"] / 3600
             out.append({"stay_id": ids[row["stay"]], "variable": name, "hours": hours,
                         "available": available, "value": value})  # fmt: skip

@@ -328,3 +328,16 @@ def test_the_demo_has_its_known_events_and_texts(demo: EICU) -> None:
     assert len(texts) == 101_916
     assert len({row["hadm_id"] for row in texts}) == 2_123
     assert demo.dropped["picks without a readable offset"] == 0
+
+
+def test_static_fields_are_not_taken_from_a_store_made_of_another_patient_table(
+    tmp_path: Path,
+) -> None:
+    unit, tasks = everything(12), "eicu_death"
+    old = prepare("eicu", unit.write(tmp_path / "a"), tmp_path / "old", tasks=tasks, say=quiet)
+    for row in unit.tables["patient"]:
+        row["admissionweight"] = 95
+    folder = unit.write(tmp_path / "a")
+    fresh = prepare("eicu", folder, tmp_path / "fresh", tasks=tasks, say=quiet)
+    new = prepare("eicu", folder, tmp_path / "new", tasks=tasks, reuse=old, say=quiet)
+    assert Store(new).manifest == Store(fresh).manifest != Store(old).manifest

@@ -41,7 +41,8 @@ def test_every_row_of_the_example_is_read(example: Path) -> None:
     source = opened(example)
     events = events_of(source)
     found = Counter(row["variable"] for row in events)
-    rows = [*read(example, "events"), *read(example, "codes"), *read(example, "embeddings")]
+    tables = ("events", "codes", "embeddings", "waves")
+    rows = [row for name in tables for row in read(example, name)]
     assert found == Counter(row["variable"] for row in rows)
     assert not source.dropped
     (slide,) = (r for r in events if (r["stay_id"], r["variable"]) == (101, "slide"))
@@ -159,7 +160,7 @@ def test_nothing_that_came_later_is_among_the_tables_of_a_moment(
         for source in (before, after)
     ]
     assert known[0] == known[1]
-    for name in ("slide", "age", "heart_rate", "diagnosis"):  # the test is about something
+    for name in ("slide", "age", "heart_rate", "diagnosis", "ecg"):  # the test is about something
         assert any(f"'{name}'" in row for row in known[0])
     for table, column in (("images", "time"), ("documents", "available_at")):
         there = []

@@ -1,6 +1,7 @@
 """The validator names file, row, column, what was found and expected, of every fault."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -190,6 +191,46 @@ def test_vectors_of_a_csv_file_have_spaces_between(folder: Path) -> None:
         "\n".join([",".join(TABLES["embeddings"].columns), *rows])
     )
     assert places(folder) == [("embeddings.csv", 3, "vector")]
+
+
+WAVES = [
+    (lambda t: t.slice(0, 150), "found 150 samples, expected 200 samples"),
+    (lambda t: t.rename_columns(["I", "V9"]), "found column V9 of float, expected numbers in"),
+    (lambda t: t.append_column("note", pa.array(["x"] * 200)), "found column note of string"),
+    (lambda t: t.select([]), "found no column, expected at least one channel of I, II"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WAVES)
+def test_a_record_of_something_else_is_a_fault(
+    folder: Path, change: Callable[[pa.Table], pa.Table], words: str
+) -> None:
+    path = folder / "ecg" / "2.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    (line,) = faults_of(folder).lines()
+    assert line.startswith("waves.csv, row 3, column path: ")
+    assert words in line
+
+
+def test_records_that_are_absent_truncated_or_of_another_rate_are_faults(folder: Path) -> None:
+    (folder / "ecg" / "1.parquet").unlink()
+    path = folder / "ecg" / "2.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    edit(folder, "waves.csv", ",50,ecg/3", ",500,ecg/3")
+    assert faults_of(folder).lines() == [
+        "waves.csv, row 4, column rate: found 500, expected 50 samples a second, as of ecg",
+        "waves.csv, row 2, column path: found 1.parquet, which is not there, expected the path of"
+        " a file",
+        "waves.csv, row 3, column path: found 2.parquet, which cannot be read, expected a whole"
+        " Parquet file",
+    ]
+
+
+def test_a_record_may_lack_channels_and_samples(folder: Path) -> None:
+    path = folder / "ecg" / "2.parquet"
+    second = pq.read_table(path)["II"].to_pylist()
+    pq.write_table(pa.table({"II": [None, *second[1:]]}), path)
+    assert not len(faults_of(folder))
 
 
 def test_times_with_a_zone_in_parquet_are_refused(folder: Path) -> None:

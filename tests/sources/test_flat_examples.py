@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from flat_folders import events_of, opened, read
 
@@ -39,9 +40,16 @@ def hannover(open_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written("hannover", open_data / "hannover_cxr", out)
 
 
-def test_the_tables_have_no_faults(hancock: Path, hannover: Path) -> None:
+@pytest.fixture(scope="module")
+def ptbxl(open_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ptbxl") / "tables"
+    return written("ptbxl", open_data / "ptbxl_500", out)
+
+
+def test_the_tables_have_no_faults(hancock: Path, hannover: Path, ptbxl: Path) -> None:
     assert faults_of(hancock).lines() == []
     assert faults_of(hannover).lines() == []
+    assert faults_of(ptbxl).lines() == []
 
 
 def test_hancock_has_the_patients_that_are_known(hancock: Path) -> None:
@@ -97,3 +105,32 @@ def test_a_lab_of_hannover_is_known_at_the_end_of_its_day(hannover: Path) -> Non
     labs = [row for row in events_of(opened(hannover)) if row["variable"] != "sex"]
     assert len(labs) > 700
     assert all(row["available"] % 24 == 0 and row["available"] > row["hours"] for row in labs)
+
+
+def test_ptbxl_has_its_patients_records_and_superclasses(ptbxl: Path) -> None:
+    source = opened(ptbxl)
+    assert (len(source.subjects()), len(source.stays()), len(source.waves["ecg"])) == (
+        466,
+        500,
+        500,
+    )
+    yes = Counter(row["name"] for row in read(ptbxl, "labels") if row["value"] == "1")
+    assert yes == {"norm": 297, "sttc": 96, "cd": 78, "mi": 73, "hyp": 40}
+    assert len({row["stay_id"] for row in read(ptbxl, "labels")}) == 488  # 12 have none
+
+
+def test_records_of_ptbxl_are_its_numbers_in_millivolt(ptbxl: Path) -> None:
+    """The first values and the leads are those of the record's header."""
+    record = pq.read_table(ptbxl / "ecg" / "1.parquet")
+    first = [round(1000 * record[name][0].as_py()) for name in record.column_names]
+    assert first == [-119, -55, 64, 86, -91, 4, -69, -31, 0, -26, -39, -79]
+    assert record.column_names[:3] == ["I", "II", "III"]
+    leads = {name: record[name].to_numpy() for name in record.column_names}
+    assert abs(leads["I"] + leads["III"] - leads["II"]).max() < 0.005  # Einthoven
+
+
+def test_no_report_of_ptbxl_is_among_its_inputs(ptbxl: Path) -> None:
+    assert {row["variable"] for row in read(ptbxl, "events")} == {"age", "sex"}
+    assert not (ptbxl / "documents.csv").exists()
+    assert all(row["available"] > row["hours"] for row in events_of(opened(ptbxl))
+               if row["variable"] == "ecg")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import pytest
 from short_runs import run
+
 from small_store import small_store
 
 

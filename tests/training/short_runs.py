@@ -5,9 +5,9 @@ import json
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_store import TINY
 
 from flexcare.training.run import train
+from small_store import TINY
 
 MODEL = TINY | {"dropout": 0.3, "gate_noise": True}
 TRAINING = {
@@ -35,6 +35,11 @@ def lines(out):
     return [{key: value for key, value in line.items() if key != "wall_s"} for line in found]
 
 
+def measured(out):
+    """gradients.jsonl"""
+    return [json.loads(line) for line in (out / "gradients.jsonl").read_text().splitlines()]
+
+
 def place(out):
     with safe_open(out / "checkpoint.safetensors", "pt") as file:
         found = json.loads(file.metadata()["about"])["progress"]
@@ -56,5 +61,7 @@ def assert_same(one, two):
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert place(one) == place(two)
     assert lines(one) == lines(two)
+    if (one / "gradients.jsonl").exists():
+        assert measured(one) == measured(two)
     assert files(one, "bundle", "task_bests") == files(two, "bundle", "task_bests")
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_store import small_store
 
 from flexcare.config import TrainingConfig
 from flexcare.training.labels import labelled
+from small_store import small_store
 
 TASKS = ("death", "stay", "findings")
 

@@ -6,15 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small_store import TINY, small_store
 
 from flexcare.evaluation.metrics import measure_arrays
 from flexcare.loading.loader import Loader
+from flexcare.models.flexcare import FlexCare
 from flexcare.serving.bundle import load_bundle
 from flexcare.serving.predictor import predict_rows
 from flexcare.training.folder import RunFolder
 from flexcare.training.loop import Loop, share_of
 from flexcare.training.run import _tuning_rows, train
+from small_store import TINY, small_store
 
 TASKS = ("death", "stay", "findings")
 
@@ -37,10 +38,10 @@ def watched(monkeypatch):
     seen = []
     real = Loop._step
 
-    def stepped(loop, step, batch):
-        real(loop, step, batch)
+    def stepped(loop, tasks, batches):
+        real(loop, tasks, batches)
         weights = {name: p.detach().clone() for name, p in loop.model.named_parameters()}
-        seen.append((step.tasks, loop.optimizer.param_groups[0]["lr"], weights))
+        seen.append((tasks, loop.optimizer.param_groups[0]["lr"], weights))
 
     monkeypatch.setattr(Loop, "_step", stepped)
     return seen
@@ -104,13 +105,13 @@ def test_a_task_that_a_step_does_not_ask_keeps_its_head(store, tmp_path, watched
 def test_clipping_bounds_the_gradient(store, tmp_path, monkeypatch):
     norms = []
 
-    class Watched(torch.optim.Adam):
+    class Watched(torch.optim.AdamW):
         def step(self, closure=None):
             grads = [p.grad for p in self.param_groups[0]["params"] if p.grad is not None]
             norms.append(float(torch.nn.utils.get_total_norm(grads)))
             return super().step(closure)
 
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
     run(store, tmp_path / "clipped", clip=0.01)
     assert len(norms) == 9
     assert norms == pytest.approx([0.01] * 9, rel=1e-3)
@@ -138,6 +139,63 @@ def test_the_tuning_metrics_are_those_of_the_model(store, tmp_path):
         losses = -np.log(chance) if info.kind != "multiclass" else -np.log(chance).sum(1)[:, None]
         assert line["tuning"][info.name]["loss"] == pytest.approx(losses[mask].mean(), rel=1e-5)
     assert line["mean"] == pytest.approx(np.mean(means))
+
+
+def test_the_running_mean_of_the_weights_is_what_is_kept(store, tmp_path, watched):
+    lines = run(store, tmp_path / "run", epochs=3, learning_rate=0.01, average=0.6)
+    mean = watched[0][2]
+    for steps, (_, _, now) in enumerate(watched[1:], start=1):
+        keeps = min(0.6, (1 + steps) / (10 + steps))
+        mean = {name: keeps * mean[name] + (1 - keeps) * now[name] for name in mean}
+        if steps % 9 == 8 and lines[steps // 9]["mean"] == max(one["mean"] for one in lines):
+            best = mean
+    kept = dict(load_bundle(tmp_path / "run" / "bundle").model.named_parameters())
+    assert all(torch.allclose(kept[name], best[name], atol=1e-6) for name in best)
+    assert not all(torch.allclose(kept[name], now[name], atol=1e-4) for name in now)
+
+
+def test_the_best_epoch_may_be_that_of_the_lowest_loss(store, tmp_path):
+    weights = {"death": 1.0, "stay": 2.0, "findings": 0.5}
+    rest = {"epochs": 6, "batch_size": 8, "learning_rate": 0.03, "best_by": "loss"}
+    settings = {"model": TINY, "objective": {"task_weights": weights}, "training": rest}
+    train(store.path, tmp_path / "run", settings=settings, quiet=True)
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [
+        sum(weights[task] * seen["loss"] for task, seen in line["tuning"].items()) for line in lines
+    ]
+    best = load_bundle(tmp_path / "run" / "bundle").provenance["epoch"]
+    assert best == int(np.argmin(losses)) != int(np.argmax([line["mean"] for line in lines]))
+
+
+def test_decay_pulls_weights_towards_zero(store, tmp_path, watched):
+    run(store, tmp_path / "free", epochs=2)
+    free = watched[-1][2]
+    run(store, tmp_path / "decayed", epochs=2, weight_decay=10.0)
+    decayed = watched[-1][2]
+    name = "heads.linear.death.weight"
+    assert decayed[name].norm() < 0.999 * free[name].norm()
+
+
+def test_modalities_are_hidden_in_training_alone(store, tmp_path, monkeypatch):
+    seen = {True: [], False: []}  # by whether it was a step of training
+    real = FlexCare.forward
+
+    def forward(model, batch):
+        names = tuple(info.name for info in model.modalities)
+        seen[model.training].append(batch.present(names))
+        return real(model, batch)
+
+    monkeypatch.setattr(FlexCare, "forward", forward)
+    counts = {}
+    for share in (0.0, 0.5):
+        run(store, tmp_path / str(share), modality_dropout=share)
+        counts[share] = {step: int(torch.cat(found).sum()) for step, found in seen.items()}
+        rows = torch.cat(seen[True]).any(1)
+        counts[share]["rows"] = int(rows.sum())
+        seen = {True: [], False: []}
+    assert counts[0.5][False] == counts[0.0][False]
+    assert counts[0.5]["rows"] == counts[0.0]["rows"]
+    assert counts[0.5][True] < 0.85 * counts[0.0][True]
 
 
 def test_tuning_asks_one_hour_a_stay_the_same_in_every_epoch(store):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_store import TINY, small_store
+from short_runs import measured
 from torch import nn
 from train_worker import main
 
 from flexcare.processes import add_gradients, anyone, mean, total
+from small_store import TINY, small_store
 
 WORKER = Path(__file__).parent / "train_worker.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -27,6 +28,18 @@ RUNS = {
     "stopped": {"training": {"schedule": "proportional"}},
     "flex_moe": {"network": "flex_moe", "training": {"schedule": "parallel"}},
     "moe_health": {"network": "moe_health", "training": {"schedule": "round_robin"}},
+    "aggregated": {
+        "training": {"schedule": "parallel", "aggregator": "upgrad", "weighting": "uncertainty"}
+    },
+    "cycles": {
+        "training": {
+            "schedule": "round_robin",
+            "aggregator": "pcgrad",
+            "weighting": "famo",
+            "measure_gradients": 2,
+            "clip": 0.5,
+        }
+    },
     "notes": {"modalities": ["film", "note"], "objective": {"decorrelation": "correlation"}},
 }
 
@@ -67,6 +80,8 @@ def numbers(value):
     """All numbers of a line of metrics, in order, but the time it took."""
     if isinstance(value, dict):
         return [x for key, one in value.items() if key != "wall_s" for x in numbers(one)]
+    if isinstance(value, list):
+        return [x for one in value for x in numbers(one)]
     return [value] if isinstance(value, int | float) else []
 
 
@@ -99,6 +114,14 @@ def test_two_processes_report_what_one_reports(runs, name):
     assert numbers(one[2])
     for a, b in zip(one, two, strict=True):
         assert numbers(a) == pytest.approx(numbers(b), abs=1e-5)
+
+
+def test_two_processes_measure_what_one_measures(runs):
+    one, two = (measured(runs / f"cycles{count}") for count in (1, 2))
+    assert len(one) == len(two) > 3
+    assert numbers(one[2])
+    for a, b in zip(one, two, strict=True):
+        assert numbers(a) == pytest.approx(numbers(b), abs=1e-5, rel=1e-4)
 
 
 def test_one_process_writes_for_all(runs):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from short_runs import STEPS, assert_same, files, lines, place, run, settings
-from small_store import small_store
 
 from flexcare.errors import UserError
 from flexcare.training import folder
 from flexcare.training.loop import Loop
 from flexcare.training.run import train
+from small_store import small_store
 
 EPOCH_ENDS = 1 + 2 * STEPS + 2  # the second such checkpoint: one at the start, one after each step
 
@@ -65,6 +65,42 @@ def test_interrupted_run_equals_uninterrupted_run(store, whole, seldom, tmp_path
     (tmp_path / "run" / ".bundle.1.partial").mkdir()  # as a killed process leaves it
     train(store, tmp_path / "run", resume=True, quiet=True)
     assert_same(seldom if minutes else whole, tmp_path / "run")
+
+
+# What a run remembers beside the weights, and the update in which it is killed.
+MEMORIES = {
+    "a running mean of weights": ({"average": 0.9}, STEPS + 4),
+    "uncertainties": ({"weighting": "uncertainty", "average": 0.9}, STEPS + 4),
+    "how fast losses fell": ({"weighting": "dwa"}, 2 * STEPS + 4),
+    "FAMO's shares": ({"weighting": "famo", "schedule": "round_robin"}, 5),
+    "FAMO's shares, in parallel": ({"weighting": "famo", "schedule": "parallel"}, 7),
+    "GradVac's cosines": ({"aggregator": "gradvac"}, 5),
+    "Nash-MTL's weights": ({"aggregator": "nash_mtl", "schedule": "parallel"}, 7),
+    "what PCGrad draws": ({"aggregator": "pcgrad", "schedule": "round_robin", "average": 0.9}, 5),
+    "all at once": ({"aggregator": "gradvac", "weighting": "famo", "measure_gradients": 3}, 5),
+}
+
+
+@pytest.mark.parametrize("what", MEMORIES)
+def test_what_is_remembered_goes_on(store, tmp_path, what):
+    training, update = MEMORIES[what]
+    through = run(store, tmp_path / "through", **training)
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, Loop, "_step", update, False)
+        with pytest.raises(SystemExit):
+            run(store, tmp_path / "run", **training)
+    train(store, tmp_path / "run", resume=True, quiet=True)
+    assert_same(through, tmp_path / "run")
+
+
+def test_hidden_modalities_are_hidden_again(store, tmp_path):
+    through = run(store, tmp_path / "through", modality_dropout=0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, Loop, "_step", STEPS + 4, False)
+        with pytest.raises(SystemExit):
+            run(store, tmp_path / "run", modality_dropout=0.4)
+    train(store, tmp_path / "run", resume=True, quiet=True)
+    assert_same(through, tmp_path / "run")
 
 
 def test_resuming_a_finished_run_changes_nothing(store, whole):

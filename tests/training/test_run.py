@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from short_runs import MODEL, STEPS, assert_same, lines, run, settings
-from small_store import TINY, small_store
 
 from flexcare.errors import UserError
 from flexcare.serving.bundle import load_bundle
 from flexcare.training.run import train
+from small_store import TINY, small_store
 
 
 def test_a_bundle_is_that_of_the_best_epoch(whole):

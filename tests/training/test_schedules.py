@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_store import small_store
 
 from flexcare.config import TrainingConfig
-from flexcare.training.schedules import SCHEDULES, Plan, one_hour
+from flexcare.training.schedules import SCHEDULES, Plan, Step, cycles, one_hour
+from small_store import small_store
 
 SEQUENCES = ("sequential", "round_robin", "proportional", "temperature")
 
@@ -169,6 +169,30 @@ def test_a_parallel_step_names_only_tasks_that_some_row_has(store):
     steps = plan(store, "parallel", batch_size=1).epoch(0)
     assert all((step.rows >= 0).all() for step in steps)
     assert {step.tasks for step in steps} >= {("findings",), ("death",), ("stay",)}
+
+
+def test_steps_of_one_task_are_gathered_until_a_task_comes_twice():
+    names = ["a", "b", "c", "a", "b", "b", "ab", "c", "ab", "a", "a"]
+    steps = [Step(tuple(name), np.zeros((1, len(name)), np.int64)) for name in names]
+    made = cycles(steps)
+    assert [[*map("".join, (step.tasks for step in one))] for one in made] == [
+        ["a", "b", "c"], ["a", "b"], ["b"], ["ab"], ["c"], ["ab"], ["a"], ["a"]
+    ]  # fmt: skip
+    assert [step for one in made for step in one] == steps
+
+
+@pytest.mark.parametrize(("without", "size"), [(0, 8), (46, 4)])
+def test_steps_to_compare_tasks_by_are_of_one_size(store, without, size):
+    made = plan(store, "sequential", without=without)
+    steps = made.one_each(5)
+    assert [step.tasks for step in steps] == [("death",), ("stay",), ("findings",)]
+    for step in steps:
+        assert step.rows.shape == (size, 1)
+        assert len(set(step.rows[:, 0])) == size
+        assert set(step.rows[:, 0]) <= set(made.rows[step.tasks[0]])
+    again, other = made.one_each(5), made.one_each(6)
+    assert all((a.rows == b.rows).all() for a, b in zip(steps, again, strict=True))
+    assert not all((a.rows == b.rows).all() for a, b in zip(steps, other, strict=True))
 
 
 def test_a_task_asked_twice_at_a_moment_is_learned_from_twice(store):

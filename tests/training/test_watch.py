@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from short_runs import MODEL, run, settings
-from small_store import small_store
 
 from flexcare.config import ModelConfig, ObjectiveConfig
 from flexcare.evaluation.routing import ALIKE, distance
@@ -19,6 +18,7 @@ from flexcare.training.watch import (
     correlations,
     leaks,
 )
+from small_store import small_store
 
 
 @pytest.fixture(scope="module")

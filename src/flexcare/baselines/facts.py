@@ -1,4 +1,6 @@
-"""Static fields, codes and vectors of a sample in a few numbers."""
+"""Static fields, codes, vectors and waves of a sample in a few numbers."""
+
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.compute as pc
@@ -8,8 +10,10 @@ from flexcare.features.facts import distinct_facts
 from flexcare.loading.events import Codes as CodesOf
 from flexcare.loading.events import Static as StaticOf
 from flexcare.loading.events import Vectors as VectorsOf
+from flexcare.loading.events import Waves as WavesOf
 from flexcare.loading.loader import Loader
 
+BANDS = 5  # of a wave's power, each twice as fast as the one before
 MOST_CODES = 64  # codes with a column of their own
 ALL = 2**31  # facts of a sample: none is left out
 SAMPLES_AT_ONCE = 20_000
@@ -87,3 +91,49 @@ class Vectors:
         count = np.bincount(having[facts.sample], minlength=len(rows))[:, None]
         with np.errstate(invalid="ignore"):
             return (sums / count).astype(np.float32)
+
+
+class Waves:
+    """Of each channel of the wave seen last how it lies, how far it goes, and how fast it moves."""
+
+    def __init__(self, loader: Loader, name: str) -> None:
+        own = loader.facts[name]
+        assert isinstance(own, WavesOf)
+        self.own = own
+        parts = ["missing", "mean", "deviation", "lowest", "highest", "step"]
+        parts += [f"power {band}" for band in range(BANDS)]
+        (variable, *_) = own.variables.variables.values()
+        self.names = [f"{name} {channel} {part}" for part in parts for channel in variable.channels]
+
+    def __call__(self, rows: Rows) -> Floats:
+        """(n, channels x parts), NaN where there is no wave or no channel."""
+        having, used, of = self.own.last(rows)
+        out = np.full((len(rows), len(self.names)), np.nan, np.float32)
+        out[having] = wave_numbers(self.own.raw(*used.T))[of]
+        return out
+
+
+def wave_numbers(waves: Floats) -> Floats:
+    """(n, channels, samples) -> (n, parts x channels).
+
+    Share missing, mean, deviation, lowest, highest, mean absolute step from sample to sample, and
+    the logarithm of the power in octaves of frequency, the fastest last; gaps are the mean.
+    """
+    gaps = np.isnan(waves)
+    there = (~gaps).sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(gaps, 0, waves).sum(-1, keepdims=True) / there
+    filled = np.where(gaps, mean, waves)
+    power = np.abs(np.fft.rfft(filled - mean)) ** 2
+    octave = [power.shape[-1] >> band for band in range(BANDS, -1, -1)]
+    bands = [power[..., low:high].sum(-1) for low, high in pairwise(octave)]
+    parts = [
+        gaps.mean(-1),
+        mean[..., 0],
+        filled.std(-1),
+        filled.min(-1),
+        filled.max(-1),
+        np.abs(np.diff(filled)).mean(-1),
+        *(np.log1p(band) for band in bands),
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float32)

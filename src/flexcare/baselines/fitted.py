@@ -9,6 +9,7 @@ import pyarrow as pa
 from flexcare.baselines.majority import Answered, Bools, Floats, Rows, frequencies, labels_of
 from flexcare.baselines.summaries import Floats as Numbers
 from flexcare.baselines.summaries import Summaries
+from flexcare.config import BaselineConfig
 from flexcare.schema import Kind, TaskInfo
 from flexcare.store import Store
 from flexcare.training.schedules import one_hour
@@ -49,7 +50,7 @@ Fit = Callable[[Known, Known, int, int], Model]
 
 
 def fitted(
-    fit: Fit, store: Store, tasks: Iterable[str], split: str, seed: int
+    fit: Fit, store: Store, tasks: Iterable[str], split: str, seed: int, settings: BaselineConfig
 ) -> Iterator[Answered]:
     """Learn from the training split, choose by the tuning split, answer `split`.
 
@@ -60,11 +61,15 @@ def fitted(
         tasks: names of the store's.
         split: whose samples are answered.
         seed: of what is random in `fit`, and of the hours.
+        settings: say what is seen.
 
     Yields:
         by task its sample rows as `Store.rows` gives them, and probabilities (n, outputs).
+
+    Raises:
+        UserError: a modality that the store does not have.
     """
-    summaries = Summaries(store)
+    summaries = Summaries(store, settings.modalities, settings.person)
     for name in tasks:
         info, rows = store.tasks[name], store.rows(name, split)
         train = _known(store, info, summaries, "train", seed, range(DRAWS))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -10,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from flexcare.baselines.fitted import Known, Model, fitted
 from flexcare.baselines.majority import Answered, Floats
 from flexcare.baselines.summaries import Floats as Numbers
+from flexcare.config import LogisticConfig
 from flexcare.store import Store
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # scikit-learn's C
@@ -18,12 +20,20 @@ FAR = 10  # deviations to which numbers are cut
 STEPS, FEWEST_STEPS, CLASS_STEPS = 300, 25, 4_000  # a step of a task costs its classes
 
 
-def logistic(store: Store, tasks: Iterable[str], split: str, seed: int = 0) -> Iterator[Answered]:
+def logistic(
+    store: Store,
+    tasks: Iterable[str],
+    split: str,
+    seed: int = 0,
+    settings: LogisticConfig | None = None,
+) -> Iterator[Answered]:
     """One regression an output, a multinomial one for all classes of a task (see `fitted`).
 
-    The penalty of squares is that of the lowest loss on the tuning split.
+    The penalty of squares is the one given, or that of the lowest loss on the tuning split.
     """
-    return fitted(_regressed, store, tasks, split, seed)
+    settings = settings or LogisticConfig()
+    fit = partial(_regressed, given=settings.C)
+    return fitted(fit, store, tasks, split, seed, settings)
 
 
 class Standardised:
@@ -56,17 +66,23 @@ class Standardised:
         return np.concatenate([known, flags], axis=1)
 
 
-def _regressed(train: Known, tuning: Known, classes: int, seed: int) -> Model:
-    """The regression of the best strength: from the smallest on, until the tuning loss rises."""
+def _regressed(
+    train: Known, tuning: Known, classes: int, seed: int, given: float | None = None
+) -> Model:
+    """The regression of the best strength: from the smallest on, until the tuning loss rises.
+
+    Args:
+        given: a strength that is taken as it is.
+    """
     standardised = Standardised(train.numbers)
     numbers, limits = standardised(train.numbers), standardised(tuning.numbers)
     weights = train.weights / train.weights.mean()
     steps = int(np.clip(CLASS_STEPS // classes, FEWEST_STEPS, STEPS))
     # Each goes on from the one before.
     model = LogisticRegression(max_iter=steps, warm_start=True)
-    tunable = len(tuning.answers()) > 1
+    tunable = given is None and len(tuning.answers()) > 1
     lowest = np.inf
-    for strength in STRENGTHS if tunable else (UNTUNED,):
+    for strength in STRENGTHS if tunable else (given or UNTUNED,):
         model.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -77,8 +93,8 @@ def _regressed(train: Known, tuning: Known, classes: int, seed: int) -> Model:
         lowest, best = loss, (model.coef_.copy(), model.intercept_.copy())
     model.coef_, model.intercept_ = best
 
-    def answer(given: Numbers) -> Floats:
-        found = np.asarray(model.predict_proba(standardised(given)), np.float64)
+    def answer(asked: Numbers) -> Floats:
+        found = np.asarray(model.predict_proba(standardised(asked)), np.float64)
         return found[:, 1] if classes == 2 else found
 
     return answer

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from flexcare.config import Section
 from flexcare.schema import TaskInfo
 from flexcare.store import Store
 
@@ -16,13 +17,15 @@ Bools = NDArray[np.bool_]
 Answered = tuple[TaskInfo, Rows, Floats]  # task, sample rows (n,), probabilities (n, outputs)
 
 
-def majority(store: Store, tasks: Iterable[str], split: str, seed: int = 0) -> Iterator[Answered]:
+def majority(
+    store: Store, tasks: Iterable[str], split: str, seed: int = 0, settings: Section | None = None
+) -> Iterator[Answered]:
     """The same answer for everybody: the training split's frequencies.
 
     Args:
         tasks: names of the store's.
         split: whose samples are answered.
-        seed: of no use here.
+        seed, settings: of no use here.
 
     Yields:
         by task its sample rows as `Store.rows` gives them, and a probability an output.

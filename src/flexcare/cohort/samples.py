@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flexcare.cohort.asks import HOURLY, Asks, Cohort, asks_of, parse_ask, row_or_none, rows_of
 from flexcare.cohort.evidence import Evidence, evidence_of
 from flexcare.cohort.labels import Labels, labels_of
+from flexcare.cohort.splits import learned_from
 from flexcare.cohort.stays import Mask, age_at, column
 from flexcare.errors import UserError
 from flexcare.schema import SPLITS, TaskInfo
@@ -54,6 +55,11 @@ def samples_of(task: Task, cohort: Cohort, texts: pa.Table) -> TaskSamples:
         reason = f"admission without a {task.own_section}"
         asks, labels, evidence = _keep(task, asks, labels, evidence, has_section, cohort, reason)
     split = cohort.split(asks.subject)
+    used = learned_from(asks.subject, split, cohort.settings)
+    if not used.all():
+        reason = "training subject beyond train_share"
+        asks, labels, evidence = _keep(task, asks, labels, evidence, used, cohort, reason)
+        split = split[used]
     classes = task.classes
     if labels.names is not None:
         classes, number = _classes(labels.names, split, cohort.settings.drg_classes)

@@ -47,6 +47,22 @@ def split_of(
     return out
 
 
+def learned_from(
+    subject_ids: NDArray[np.int64], split: NDArray[np.int8], settings: Preparation
+) -> NDArray[np.bool_]:
+    """Whether a subject may be used: of the training subjects only `train_share` of them are.
+
+    The subjects of a share are among those of every larger one.
+    """
+    seed, share = settings.seed, settings.train_share
+    if share == 1:
+        return np.ones(len(split), bool)
+    of_training = split == SPLITS.index("train")
+    used = [_position("share", seed, subject) < share for subject in subject_ids.tolist()]
+    out: NDArray[np.bool_] = ~of_training | np.array(used, bool)
+    return out
+
+
 def check_folds(settings: Preparation, held_out: Set[int] | None) -> None:
     """Refuse folds of a data set that says itself who is held out."""
     if held_out is not None and settings.folds:

@@ -6,7 +6,7 @@ that are really duplicated.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,7 +30,9 @@ from flexcare.evaluation.ranking import Drawn, rank
 from flexcare.schema import Kind
 
 Copies = npt.NDArray[np.int16]
+Value = dict[str, Any]  # value, low, high, resamples, reason
 Resampled = Callable[[Drawn], dict[str, Floats]]  # (S, R) copies -> by metric (R,) or (R, outputs)
+Family = Callable[[Answers, int], Resampled]  # takes the number of subjects, too
 TOGETHER = 500  # resamples at a time
 EXACT = 2**23  # up to here halves are exact in single precision
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -42,6 +44,12 @@ def subject_copies(subjects: int, resamples: int, generator: np.random.Generator
     for row in range(resamples):
         out[row] = np.bincount(generator.integers(subjects, size=subjects), minlength=subjects)
     return out
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """(R,) mean of each row of (R, K) over those that exist; NaN where none does."""
+    found = np.isfinite(values).sum(1)
+    return np.where(found > 0, np.nansum(values, axis=1) / np.maximum(found, 1), np.nan)
 
 
 def _sums(table: Any, drawn: Drawn) -> Floats:
@@ -67,9 +75,7 @@ def _ranked_labels(answers: Answers, people: int) -> Resampled:
             for k, area in areas.items():
                 each[:, k] = area[name]
             out[name] = each
-            found = np.isfinite(each).sum(1)
-            total = np.nansum(each, axis=1)
-            out[f"macro_{name}"] = np.where(found > 0, total / np.maximum(found, 1), np.nan)
+            out[f"macro_{name}"] = mean_of_known(each)
         return out
 
     return values
@@ -150,33 +156,41 @@ def _f1(answers: Answers, people: int) -> Resampled:
     return values
 
 
+# Brier score and calibration error, which a change of the probabilities' scale moves.
+CALIBRATION: dict[Kind, Family] = {
+    "binary": _calibrated_outputs,
+    "multilabel": _calibrated_outputs,
+    "multiclass": _calibrated_classes,
+}
 # Metrics of each kind of task by the work they share. With multilabel tasks, "average_precision"
 # and "auroc" are those of each label.
-# Each takes the number of subjects, too.
-FAMILIES: dict[Kind, tuple[Callable[[Answers, int], Resampled], ...]] = {
-    "binary": (_ranked, _calibrated_outputs),
-    "multilabel": (_ranked_labels, _ranked_pooled, _calibrated_outputs),
-    "multiclass": (_agreement, _f1, _calibrated_classes),
+FAMILIES: dict[Kind, tuple[Family, ...]] = {
+    "binary": (_ranked, CALIBRATION["binary"]),
+    "multilabel": (_ranked_labels, _ranked_pooled, CALIBRATION["multilabel"]),
+    "multiclass": (_agreement, _f1, CALIBRATION["multiclass"]),
 }
 
 
-def resample(kind: Kind, answers: Answers, copies: Copies) -> dict[str, Floats]:
-    """Every metric of a kind on every resample.
+def resample(
+    kind: Kind, answers: Answers, copies: Copies, families: Sequence[Family] = ()
+) -> dict[str, Floats]:
+    """Metrics of a kind on every resample.
 
     Args:
         copies: (R, S) of `subject_copies`.
+        families: which metrics; none: all of `FAMILIES`.
 
     Returns:
         By metric (R,); by label (R, outputs). NaN where a resample leaves it without a value.
     """
     people = copies.shape[1]
-    families = [family(answers, people) for family in FAMILIES[kind]]
+    chosen = [family(answers, people) for family in families or FAMILIES[kind]]
     entries = np.bincount(answers.subjects, answers.mask.sum(1), people)
     precision = np.dtype("f4" if (copies @ entries).max(initial=0) < EXACT else "f8")
 
     def part(first: int) -> dict[str, Floats]:
         drawn = copies[first : first + TOGETHER].T.astype(precision, order="C")
-        return {name: value for values in families for name, value in values(drawn).items()}
+        return {name: value for values in chosen for name, value in values(drawn).items()}
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         parts = list(threads.map(part, range(0, len(copies), TOGETHER)))
@@ -190,3 +204,17 @@ def interval(values: Floats) -> dict[str, Any]:
         return {"low": None, "high": None, "resamples": len(known)}
     low, high = np.percentile(known, INTERVAL)
     return {"low": round(float(low), 6), "high": round(float(high), 6), "resamples": len(known)}
+
+
+def told(
+    value: float, drawn: Floats, reason: str = "every sample has and gets the same class"
+) -> Value:
+    """A value with the interval of its (R,) resampled ones; `reason` where it does not exist."""
+    if not np.isfinite(value):
+        return nothing(reason)
+    return {"value": round(value, 6), **interval(drawn), "reason": ""}
+
+
+def nothing(reason: str) -> Value:
+    """What stands in place of a value that does not exist."""
+    return {"value": None, "low": None, "high": None, "resamples": 0, "reason": reason}

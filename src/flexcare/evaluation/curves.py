@@ -7,7 +7,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from flexcare.evaluation.bootstrap import Copies
-from flexcare.evaluation.metrics import Answers, Floats, Pairs, column, pooled, top_class
+from flexcare.evaluation.metrics import Answers, Floats, Pairs, calibrated_pairs, column
 from flexcare.schema import Kind
 
 POINTS = 200  # of a curve, at most
@@ -38,20 +38,20 @@ def _thin(x: Floats, y: Floats) -> list[list[float]]:
     return [[round(float(a), 5), round(float(b), 5)] for a, b in points]
 
 
-def calibration(kind: Kind, answers: Answers, copies: Copies) -> list[dict[str, Any]]:
+def reliability(kind: Kind, answers: Answers, copies: Copies) -> list[dict[str, Any]]:
     """Groups of about equal size by predicted probability; equal predictions stay together.
 
     Each with n, mean prediction, observed frequency and its 95 % interval over `copies` (R, S).
     """
-    pairs = top_class(answers) if kind == "multiclass" else pooled(answers)
+    pairs = calibrated_pairs(kind, answers)
     order = np.argsort(pairs.probability, kind="stable")
     scores = pairs.probability[order]
     cuts = np.searchsorted(scores, scores[np.arange(1, GROUPS) * len(scores) // GROUPS])
     edges = np.unique(np.concatenate([[0], cuts, [len(scores)]]))
-    return [_calibration_group(pairs, order[low:high], copies) for low, high in pairwise(edges)]
+    return [_reliability_group(pairs, order[low:high], copies) for low, high in pairwise(edges)]
 
 
-def _calibration_group(pairs: Pairs, rows: Any, copies: Copies) -> dict[str, Any]:
+def _reliability_group(pairs: Pairs, rows: Any, copies: Copies) -> dict[str, Any]:
     subjects, outcome = pairs.subjects[rows], pairs.outcome[rows]
     width = copies.shape[1]
     count = np.bincount(subjects, minlength=width).astype(float)

@@ -3,28 +3,30 @@
 The result names everything it holds and carries no sample and no subject.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from flexcare.errors import UserError, unknown
-from flexcare.evaluation.bootstrap import Copies, interval, resample
+from flexcare.evaluation.bootstrap import Value, interval, nothing, resample
 from flexcare.evaluation.breakdown import (
     CLASSES,
+    COMPARED,
     COUNTS,
     FEWEST,
     GROUP_RESAMPLES,
-    Value,
+    Judged,
     copies_of,
     groups_of,
-    nothing,
     subjects_of,
+    under_served,
     value_of,
 )
-from flexcare.evaluation.curves import calibration, confusion, curves
-from flexcare.evaluation.metrics import METRICS, Floats, Undefined, measure, metrics_of, reported
+from flexcare.evaluation.calibration import calibrated
+from flexcare.evaluation.conformal import describe
+from flexcare.evaluation.curves import confusion, curves, reliability
+from flexcare.evaluation.metrics import METRICS, Answers, Undefined, measure, metrics_of, reported
 from flexcare.evaluation.predictions import Cases, cases
 from flexcare.schema import TaskInfo
 
@@ -34,6 +36,7 @@ def evaluate_tables(
     tasks: dict[str, TaskInfo],
     resamples: int = 1000,
     seed: int = 0,
+    tuning: dict[str, pa.Table] | None = None,
 ) -> dict[str, Any]:
     """Compare models on the samples of their predictions tables.
 
@@ -43,12 +46,15 @@ def evaluate_tables(
         tasks: by name; a task without predictions is left out of that model.
         resamples: of the subjects, for the 95 % intervals.
         seed: of the resamples; the same subjects are drawn for every model.
+        tuning: by model, its predictions of the tuning split, where calibration and conformal
+            sets are to be fitted on them.
 
     Returns:
         JSON without NaN. By task: question, kind, metric, classes; `models`: by model samples,
         subjects, positives, `metrics` {value, low, high, resamples, reason}, `classes`,
-        `subgroups`, `combinations`, `calibration`, `curves`, `confusion`; `differences` of the
-        first model and each other. A value that does not exist is null with its reason.
+        `subgroups`, `under_served`, `combinations`, `calibration`, `curves`, `confusion`, and
+        `calibrated` and `conformal`, null without tuning predictions; `differences` of the first
+        model and each other. A value that does not exist is null with its reason.
 
     Raises:
         UserError: a primary metric that does not suit its task, or a table that is not one.
@@ -65,31 +71,31 @@ def evaluate_tables(
         "group_resamples": min(GROUP_RESAMPLES, resamples),
         "fewest_samples": FEWEST,
         "seed": seed,
-        "tasks": {name: _task(tables, info, resamples, seed) for name, info in tasks.items()},
+        "tasks": {
+            name: _task(tables, tuning or {}, info, resamples, seed) for name, info in tasks.items()
+        },
     }
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """One model's samples of one task, and its metrics on every resample of the subjects."""
-
-    rows: Cases
-    copies: Copies
-    drawn: dict[str, Floats]
-
-
-def _judge(rows: Cases, info: TaskInfo, resamples: int, seed: int) -> _Judged:
+def _judge(rows: Cases, info: TaskInfo, resamples: int, seed: int) -> Judged:
     copies = copies_of(rows.answers, info, resamples, seed)
-    return _Judged(rows, copies, resample(info.kind, rows.answers, copies))
+    return Judged(rows, copies, resample(info.kind, rows.answers, copies))
 
 
-def _task(tables: dict[str, pa.Table], info: TaskInfo, resamples: int, seed: int) -> dict[str, Any]:
+def _task(
+    tables: dict[str, pa.Table],
+    tuning: dict[str, pa.Table],
+    info: TaskInfo,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
     found = {model: cases(table, info) for model, table in tables.items()}
     judged = {
         model: _judge(rows, info, resamples, seed)
         for model, rows in found.items()
         if len(rows.sample_ids)
     }
+    tuned = {m: cases(tuning[m], info).answers if m in tuning else None for m in judged}
     first = next(iter(tables), "")
     others = [model for model in judged if model != first and first in judged]
     return {
@@ -97,7 +103,7 @@ def _task(tables: dict[str, pa.Table], info: TaskInfo, resamples: int, seed: int
         "kind": info.kind,
         "metric": info.metric,
         "classes": list(info.classes),
-        "models": {model: _model(one, info, resamples, seed) for model, one in judged.items()},
+        "models": {model: _model(one, info, tuned[model]) for model, one in judged.items()},
         "differences": [
             {"model": first, "against": other, "metric": info.metric}
             | _difference(*_paired(judged[first], judged[other], info, resamples, seed), info)
@@ -106,30 +112,44 @@ def _task(tables: dict[str, pa.Table], info: TaskInfo, resamples: int, seed: int
     }
 
 
-def _model(judged: _Judged, info: TaskInfo, resamples: int, seed: int) -> dict[str, Any]:
-    rows, drawn = judged.rows, judged.drawn
+def _model(judged: Judged, info: TaskInfo, tuning: Answers | None) -> dict[str, Any]:
+    rows, drawn, copies = judged.rows, judged.drawn, judged.copies
     answers = rows.answers
     values = {n: value_of(n, info.kind, answers, drawn[n]) for n in reported(info)}
+    better = sets = thresholds = None
+    if tuning is not None:
+        better = calibrated(info, tuning, answers, copies)
+        sets, thresholds = describe(info, tuning, answers, copies[:GROUP_RESAMPLES])
+    classes = CLASSES[info.kind](answers, info, drawn)
+    one = COMPARED[info.kind]
+    compared = [row[one] for row in classes] if info.kind == "multilabel" else [values[one]]
+    whole = np.array([value["value"] for value in compared], np.float64)
+    subgroups = {
+        key: groups_of(judged, groups, info, whole, thresholds)
+        for key, groups in sorted(rows.subgroups.items())
+    }
     return {
         "samples": len(rows.sample_ids),
         "subjects": subjects_of(answers),
         "metrics": values,
         **COUNTS[info.kind](answers, info),
-        "classes": CLASSES[info.kind](answers, info, drawn),
-        "subgroups": {
-            key: groups_of(rows, groups, info, resamples, seed)
-            for key, groups in sorted(rows.subgroups.items())
-        },
-        "combinations": groups_of(rows, rows.modalities, info, resamples, seed),
-        "calibration": calibration(info.kind, answers, judged.copies[:GROUP_RESAMPLES]),
+        "classes": classes,
+        "subgroups": subgroups,
+        "under_served": under_served(
+            subgroups, info.kind, sets["coverage"]["value"] if sets else None
+        ),
+        "combinations": groups_of(judged, rows.modalities, info, whole, thresholds),
+        "calibration": reliability(info.kind, answers, copies[:GROUP_RESAMPLES]),
+        "calibrated": better,
+        "conformal": sets,
         "curves": curves(info.kind, answers),
         "confusion": confusion(info.kind, answers),
     }
 
 
 def _paired(
-    first: _Judged, other: _Judged, info: TaskInfo, resamples: int, seed: int
-) -> tuple[_Judged, _Judged]:
+    first: Judged, other: Judged, info: TaskInfo, resamples: int, seed: int
+) -> tuple[Judged, Judged]:
     """Both on the samples that both answered; nothing is drawn again where these are all."""
     if not np.array_equal(first.rows.sample_ids, other.rows.sample_ids):
         _, a, b = np.intersect1d(first.rows.sample_ids, other.rows.sample_ids, return_indices=True)
@@ -146,7 +166,7 @@ def _paired(
     return first, other
 
 
-def _difference(first: _Judged, other: _Judged, info: TaskInfo) -> dict[str, Any]:
+def _difference(first: Judged, other: Judged, info: TaskInfo) -> dict[str, Any]:
     """Primary metric of the first minus the other's."""
     one, two = first.rows.answers, other.rows.answers
     result = {"samples": len(first.rows.sample_ids)}

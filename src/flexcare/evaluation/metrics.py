@@ -89,6 +89,16 @@ def top_class(answers: Answers) -> Pairs:
     return Pairs(answers.probabilities.max(1), hit.astype(np.float64), answers.subjects)
 
 
+def calibrated_pairs(kind: Kind, answers: Answers) -> Pairs:
+    """What calibration is about: every labelled output; of classes the likeliest one."""
+    return top_class(answers) if kind == "multiclass" else pooled(answers)
+
+
+def rarer(pairs: Pairs) -> int:
+    """How many subjects have the rarer of the two outcomes."""
+    return min(len(np.unique(pairs.subjects[pairs.outcome == outcome])) for outcome in (0, 1))
+
+
 def defined_outputs(answers: Answers) -> list[int]:
     """Outputs with both a positive and a negative label."""
     return [k for k in range(answers.mask.shape[1]) if column(answers, k).both]
@@ -257,7 +267,8 @@ METRICS: dict[str, Metric] = {
     ),
     "calibration_error": Metric(
         "calibration error",
-        "mean gap between predicted and observed frequency, over ten bins of equal width",
+        "mean gap between predicted and observed frequency, over ten bins of equal width; chance "
+        "adds to it, so where it is small its interval lies too high",
         False,
         {
             "binary": lambda answers: _calibration_error(pooled(answers)),

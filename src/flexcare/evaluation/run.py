@@ -1,9 +1,11 @@
 """Puts evaluation together: a run's best model and the baselines on the same samples.
 
-Writes into the run folder: predictions/SPLIT/MODEL.parquet and evaluation/SPLIT.json.
+Writes into the run folder: predictions/SPLIT/MODEL.parquet and evaluation/SPLIT.json, and the
+network's predictions of the tuning split, on which calibration and conformal sets are fitted.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from flexcare.serving.predictor import outputs_of, probabilities
 from flexcare.store import Store
 
 Say = Callable[[str], None]
+TUNING = "tuning"
 
 
 def evaluate(
@@ -49,10 +52,18 @@ def evaluate(
     run = Path(run)
     config, store = open_run(run)
     bundle = load_bundle(run / "bundle")
+    # An extension's bundle also answers what its store may not ask.
+    learned = [info for info in bundle.tasks if info.name in config["config"]["tasks"]]
+    bundle = replace(bundle, tasks=tuple(learned))
     network = bundle.model.name
     say(f"{network}: predicting {split}")
     table, routing = network_predictions(bundle, store, split)
     tables = {network: table}
+    tuning = {}
+    if split != TUNING:  # what is fitted on a split cannot be judged on it
+        say(f"{network}: predicting {TUNING}, to fit calibration and conformal sets")
+        tuning[network], _ = network_predictions(bundle, store, TUNING)
+        write_predictions(run / "predictions" / TUNING / f"{network}.parquet", tuning[network])
     infos = {info.name: info for info in bundle.tasks}
     for name, baseline in BASELINES.items() if baselines else ():
         say(f"{name}: training and predicting {split}")
@@ -63,7 +74,7 @@ def evaluate(
     for name, one in tables.items():
         write_predictions(run / "predictions" / split / f"{name}.parquet", one)
     say("measuring, with intervals")
-    result = evaluate_tables(tables, infos, resamples) | {"routing": routing}
+    result = evaluate_tables(tables, infos, resamples, tuning=tuning) | {"routing": routing}
     write_json(run / "evaluation" / f"{split}.json", result)
     return result
 

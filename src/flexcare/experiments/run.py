@@ -14,8 +14,7 @@ from flexcare.experiments.plan import STORE, Experiment, Rule, Size, read_experi
 from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, judge, together
 from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
 from flexcare.files import read_json, whole, write_json
-from flexcare.reproduce.run import data_folder
-from flexcare.reproduce.work import Say
+from flexcare.reproduce.work import Say, data_folder
 
 PLAN, RESULT = "plan.json", "result.json"
 LABORATORY = Path("laboratory")

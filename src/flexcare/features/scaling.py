@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from flexcare.errors import UserError
 from flexcare.features.variables import SERIES, VariableSet, own_numbers
 
+Arrays = Mapping[str, NDArray[np.float32]]
+Meanings = tuple[Mapping[str, list[str]], Arrays, Arrays]  # by variable codes, vectors and waves
 Fit = Callable[[VariableSet, NDArray[Any], NDArray[np.float32]], dict[str, Any]]
 IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution with deviation 1
 
@@ -33,7 +35,7 @@ def fit_events(
     events: Mapping[str, NDArray[Any]],
     training: NDArray[np.bool_],
     variables: VariableSet,
-    meanings: tuple[Mapping[str, list[str]], Mapping[str, NDArray[np.float32]]],
+    meanings: Meanings,
     method: str,
     fixed_scale: dict[str, float],
     dropped: Counter[str],
@@ -43,11 +45,11 @@ def fit_events(
     Args:
         events: seconds, variable and value of all events, (n,) each.
         training: (n,) those of stays of the training split.
-        meanings: by variable, codes by number, and vectors by row.
+        meanings: what values of events are numbers of.
         method, fixed_scale: of `fit_series`.
         dropped: the events of codes that the training split never has are added.
     """
-    codes, vectors = meanings
+    codes, vectors, waves = meanings
     numeric: Fit = lambda own, variable, value: fit_series(  # noqa: E731
         variable, value, own, method, fixed_scale
     )
@@ -56,6 +58,7 @@ def fit_events(
         "static": numeric,
         "codes": lambda own, variable, value: fit_codes(variable, value, own, codes),
         "embedding": lambda own, variable, value: fit_vectors(variable, value, own, vectors),
+        "wave": lambda own, variable, value: fit_waves(variable, value, own, waves),
     }
     out = {}
     for name, own in variables.modalities.items():
@@ -167,11 +170,48 @@ def fit_vectors(
 
 
 # By kind of modality, the width that the store names.
+def fit_waves(
+    variable: NDArray[Any],
+    value: NDArray[np.float32],
+    variables: VariableSet,
+    waves: Mapping[str, NDArray[np.float32]],
+) -> dict[str, Any]:
+    """Mean and deviation of each channel of the waves of the training split.
+
+    Args:
+        variable, value: (n,) the events of training stays.
+        waves: by variable, (rows, channels, samples), NaN where missing.
+
+    Returns:
+        {"center": [...], "scale": [...]}, one a channel; empty if there is no wave at all.
+    """
+    if not any(name in waves for name in variables.names):
+        return {"center": [], "scale": []}
+    channels = len(next(iter(variables.variables.values())).channels)
+    sums = np.zeros((3, channels))
+    for number, name in enumerate(variables.names):
+        for row in np.unique(value[variable == number]).astype(np.int64):
+            wave = waves[name][row].astype(np.float64)
+            there = ~np.isnan(wave)
+            filled = np.where(there, wave, 0)
+            sums += there.sum(1), filled.sum(1), (filled * filled).sum(1)
+    count = np.maximum(sums[0], 1)
+    mean = sums[1] / count
+    deviation = np.sqrt(np.maximum(sums[2] / count - mean * mean, 0))
+    return {"center": mean.tolist(), "scale": np.where(deviation > 0, deviation, 1).tolist()}
+
+
+def _samples(own: VariableSet, scaling: dict[str, Any]) -> int:
+    """Of a channel of a modality of waves; 0 if there is no wave."""
+    return next(iter(own.variables.values())).samples if scaling["center"] else 0
+
+
 WIDTH: dict[str, Callable[[VariableSet, dict[str, Any]], int]] = {
     SERIES: lambda own, scaling: len(own.columns()),
     "static": lambda own, scaling: len(own.columns()),
     "codes": lambda own, scaling: sum(map(len, scaling["codes"].values())),
     "embedding": lambda own, scaling: len(scaling["center"]),
+    "wave": _samples,
 }
 
 

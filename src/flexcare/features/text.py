@@ -37,6 +37,10 @@ class TextEncoder(Protocol):
         """For each text, in order, (pieces, width) float16 of its first 512 word pieces."""
         ...
 
+    def pieces(self, text: str) -> list[str]:
+        """The word pieces that the vectors of a text stand for, in order."""
+        ...
+
 
 class HashedNgrams:
     """Built in, no weights: a word is the signed sum of its hashed character n-grams.
@@ -51,8 +55,11 @@ class HashedNgrams:
 
     def embed(self, texts: Sequence[str]) -> Iterator[Half]:
         for text in texts:
-            words = self.word.findall(text.lower())[:MAX_PIECES]
+            words = self.pieces(text)
             yield np.stack([self.vector(word) for word in words]) if words else self.nothing()
+
+    def pieces(self, text: str) -> list[str]:
+        return self.word.findall(text.lower())[:MAX_PIECES]
 
     def nothing(self) -> Half:
         return np.zeros((0, self.width), np.float16)
@@ -106,7 +113,7 @@ class HuggingFaceFolder:
                 f"the text encoder in {folder} does not load", found=str(error).splitlines()[0]
             ) from error
         self.width = int(self.model.config.hidden_size)
-        self.pieces = min(
+        self.most = min(
             MAX_PIECES,
             int(self.tokenizer.model_max_length),
             int(getattr(self.model.config, "max_position_embeddings", MAX_PIECES)),
@@ -123,7 +130,7 @@ class HuggingFaceFolder:
 
         if not texts:
             return
-        words = self.tokenizer(list(texts), truncation=True, max_length=self.pieces)
+        words = self.tokenizer(list(texts), truncation=True, max_length=self.most)
         out: dict[int, Half] = {}
         for chosen in _of_one_length([len(ids) for ids in words["input_ids"]]):
             inputs = {name: torch.tensor([rows[i] for i in chosen]) for name, rows in words.items()}
@@ -131,6 +138,10 @@ class HuggingFaceFolder:
                 states = self.model(**inputs).last_hidden_state
             out.update(zip(chosen, states.to(torch.float16).numpy(), strict=True))
         yield from (out[i] for i in range(len(texts)))
+
+    def pieces(self, text: str) -> list[str]:
+        numbers = self.tokenizer(text, truncation=True, max_length=self.most)["input_ids"]
+        return list(self.tokenizer.convert_ids_to_tokens(numbers))
 
 
 def _of_one_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -14,8 +14,9 @@ from flexcare.config import Section, check, read_toml
 from flexcare.errors import UserError
 from flexcare.files import read_json
 
-EventKind = Literal["time_series", "static", "codes", "embedding"]
+EventKind = Literal["time_series", "static", "codes", "embedding", "wave"]
 SERIES: EventKind = "time_series"
+WAVE: EventKind = "wave"
 OTHERS = ("film", "note")  # names of the modalities that do not consist of events
 
 
@@ -33,8 +34,8 @@ class Variable(Section):
     """One variable of a variables file.
 
     What an event's value means depends on the kind of its modality: time_series and static: the
-    number, or the category's number; codes: the number of the code among the source's; embedding:
-    the row of the source's vectors.
+    number, or the category's number; codes: the number of the code among the source's; embedding,
+    wave: the row of the source's vectors or waves.
     A categorical variable's value is the number of its category; `scores` are the numbers that a
     row without text may carry for each category (by default the category's own name as a number).
     """
@@ -51,6 +52,9 @@ class Variable(Section):
     scores: tuple[float, ...] = ()
     texts: dict[str, str] = Field(default_factory=dict)  # text -> category
     not_testable: tuple[str, ...] = ()  # texts that count as their category and are counted
+    channels: tuple[str, ...] = ()  # of a wave, in order
+    rate: float = Field(0, ge=0)  # of a wave: samples a second
+    samples: int = Field(0, ge=0)  # of a wave, in each channel
 
     def score_of_categories(self) -> tuple[float, ...]:
         """The number each category stands for: its place, where its name is no number."""
@@ -119,7 +123,7 @@ class VariableSet:
     def columns(self) -> list[str]:
         """Names of all columns: values; of a time series then one observed mask a variable.
 
-        Codes and embeddings have a column a variable, which stands for its tokens.
+        Codes, embeddings and waves have a column a variable, which stands for its tokens.
         """
         names = self.names
         values = [
@@ -164,6 +168,11 @@ def variable_set(tables: dict[str, Any], where: str) -> VariableSet:
                 found=", ".join(sorted(unknown_parts)),
                 expected="names of variables of the same file",
             )
+        if variable.kind == WAVE and not (variable.channels and variable.rate and variable.samples):
+            raise UserError(
+                f"{where}: {name} does not say what its waves are",
+                expected="channels (names), rate (samples a second) and samples (in a channel)",
+            )
         if variable.kind != SERIES:
             continue
         if variable.normal is None:
@@ -190,6 +199,12 @@ def _check_modality(name: str, own: VariableSet, where: str) -> None:
             f"{where}: variables of modality {name} are of several kinds",
             found=", ".join(kinds),
             expected="one kind a modality",
+        )
+    shapes = {(v.channels, v.rate, v.samples) for v in own.variables.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{where}: waves of modality {name} differ in channels, rate or samples",
+            expected="the same ones, or a modality for each variable",
         )
     if name in OTHERS:
         raise UserError(

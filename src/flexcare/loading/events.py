@@ -1,4 +1,4 @@
-"""One modality's part of the events of a store, and its static fields, codes and vectors as tokens.
+"""One modality's part of the events of a store, and what is no series of them as tokens.
 
 Series, which take more, are read by loading.loader.
 """
@@ -17,9 +17,11 @@ from flexcare.features.facts import code_values, distinct_facts, field_columns, 
 from flexcare.features.scaling import code_numbers
 from flexcare.features.series import Events
 from flexcare.features.variables import own_numbers, variable_set
+from flexcare.features.waves import standardised
 from flexcare.store import HAS, Store
 
 Rows = NDArray[np.int64]
+SAMPLES_OF_TOKEN = 50  # of a wave, about
 
 
 class OwnEvents:
@@ -181,11 +183,54 @@ class Vectors(OwnEvents):
         return self.has[rows] * len(self.variables.names)
 
 
+class Waves(OwnEvents):
+    """Samples -> the wave seen last, standardised."""
+
+    def __init__(self, store: Store, name: str, scaling: dict[str, Any], most: int) -> None:
+        super().__init__(store, name)
+        self.samples = store.modalities[name].width
+        self.center = np.array(scaling["center"], np.float32)
+        self.scale = np.array(scaling["scale"], np.float32)
+
+    def __call__(self, rows: Rows) -> Tokens | None:
+        """(n, channels, samples); samples that know the same wave share it."""
+        having, used, of = self.last(rows)
+        if not len(having):
+            return None
+        waves = standardised(self.raw(*used.T), self.center, self.scale)
+        valid = np.asarray(~np.isnan(waves).all((1, 2)))[:, None]
+        return tokens(waves, valid, having, of)
+
+    def last(self, rows: Rows) -> tuple[Rows, Rows, Rows]:
+        """Which samples have a wave, the different (variable, row) pairs (n, 2) that they saw last,
+        and which of these each of them did."""
+        having, events = self.of(rows)
+        facts = distinct_facts(events, self.hours[rows[having]], 1)
+        pairs = np.stack([facts.variable, facts.value], 1)
+        used, of = np.unique(pairs, axis=0, return_inverse=True)
+        return having[facts.sample], used, of.reshape(-1)
+
+    def raw(self, variable: Rows, row: Rows) -> NDArray[np.float32]:
+        """(n, channels, samples) the waves as they are."""
+        out = np.empty((len(row), len(self.center), self.samples), np.float32)
+        for number, name in enumerate(self.variables.names):
+            mine = variable == number
+            if mine.any():
+                out[mine] = self.store.waves(name)[row[mine]]
+        return out
+
+    def work(self, rows: Rows) -> NDArray[Any]:
+        """(B,) about how many tokens each has."""
+        return self.has[rows] * (self.samples // SAMPLES_OF_TOKEN)
+
+
 # By kind of modality; series are loading.loader's.
-KINDS: dict[str, Callable[[Store, str, dict[str, Any], int], Static | Codes | Vectors]] = {
+Facts = Static | Codes | Vectors | Waves
+KINDS: dict[str, Callable[[Store, str, dict[str, Any], int], Facts]] = {
     "static": Static,
     "codes": Codes,
     "embedding": Vectors,
+    "wave": Waves,
 }
 
 

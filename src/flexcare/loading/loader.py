@@ -14,10 +14,11 @@ from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.features.series import bin_events, to_columns
 from flexcare.features.variables import SERIES
-from flexcare.loading.events import KINDS, Codes, OwnEvents, Static, Vectors, plain, ranges, tokens
+from flexcare.loading.events import KINDS, Facts, OwnEvents, plain, ranges, tokens
 from flexcare.store import Store
 
 T = TypeVar("T")
+HISTORY = 512  # bins that the encoder sums up, though it may read fewer
 Rows = NDArray[np.int64]
 
 
@@ -45,11 +46,13 @@ class Loader:
     ) -> None:
         self.store, self.causal = store, model.causal_series
         self.max_bins, self.max_pieces = model.max_bins, model.max_pieces
+        if model.series_history and not model.causal_series:
+            self.max_bins = max(self.max_bins, HISTORY)
         self.modalities = tuple(store.modalities if modalities is None else modalities)
         kinds = {name: store.modalities[name].kind for name in self.modalities}
         self.scaling = scaling
         self.series_of = {n: OwnEvents(store, n) for n, kind in kinds.items() if kind == SERIES}
-        self.facts: dict[str, Static | Codes | Vectors] = {
+        self.facts: dict[str, Facts] = {
             name: KINDS[kind](store, name, scaling[name], model.max_facts)
             for name, kind in kinds.items()
             if kind in KINDS

@@ -22,6 +22,11 @@ def learned(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * POSITION_SCALE)
 
 
+def squashed(values: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): a value far outside the usual does not drown the others."""
+    return values.sign() * values.abs().log1p()
+
+
 class Encoder(nn.Module):
     """What every row of `ENCODERS` is: values (n, *shape), valid (n, L) -> (n, L', D), (n, L').
 
@@ -61,7 +66,8 @@ class TimeSeries(Encoder):
     """One token a bin. (n, L, columns), (n, L) -> (n, min(L, max_bins), D) and its valid.
 
     Of a series with more than `max_bins` bins the last ones are kept; positions start at 0. With
-    `series_history` a bin also says what the bins up to it have shown (`_History`).
+    `series_history` a bin also says what all bins up to it have shown (`_History`), those that are
+    not kept, too.
     """
 
     ordered = True
@@ -70,14 +76,15 @@ class TimeSeries(Encoder):
         history = _History(info) if config.series_history else None
         width = info.width + (history.width if history else 0)
         super().__init__((None, info.width), width, config)
-        self.history = history
+        self.history, self.squash = history, config.squash
         self.positions = learned(config.max_bins, config.hidden)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        values, valid = self._last(values, valid)
+        values = squashed(values) if self.squash else values
         if self.history:
             values = torch.where(valid[..., None], values, 0)
             values = torch.cat([values, self.history(values)], -1)
+        values, valid = self._last(values, valid)
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
     def _last(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,15 +159,24 @@ class Image(Encoder):
 
 
 class Text(Encoder):
-    """One token a word piece, the first `max_pieces`. (n, L, width), (n, L) -> (n, L', D)."""
+    """One token a word piece, the first `max_pieces`. (n, L, width), (n, L) -> (n, L', D).
+
+    With `text_mean` one token, the mean of their vectors: few patients' words are soon learned by
+    heart.
+    """
 
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
         super().__init__((None, info.width), info.width, config)
+        self.mean = config.text_mean
         self.positions = learned(config.max_pieces, config.hidden)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         kept = self.positions.shape[0]
         values, valid = values[:, :kept], valid[:, :kept]
+        if self.mean:
+            clean = torch.where(valid[..., None], values, 0).float()
+            count = valid.sum(1, keepdim=True)
+            values, valid = (clean.sum(1) / count.clamp(min=1))[:, None], count > 0
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
 
@@ -173,9 +189,11 @@ class Static(Encoder):
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
         fields = len(info.settings["variables"])
         super().__init__((fields, info.width), info.width, config)
+        self.squash = config.squash
         self.fields = learned(fields, config.hidden)
 
     def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        values = squashed(values) if self.squash else values
         return self.projected(values, valid) + self.fields[: valid.shape[1]], valid
 
 
@@ -205,6 +223,36 @@ class Embedding(Encoder):
         return self.projected(values, valid), valid
 
 
+class Wave(Encoder):
+    """One token a patch of time. (n, channels, samples), (n, 1) -> (n, P, D), (n, P).
+
+    A patch has its samples, channel by channel and 0 where missing, and of each channel the share
+    that is there. One in which nothing is there is no token.
+    """
+
+    def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
+        channels = len(next(iter(info.settings["variables"].values()))["channels"])
+        super().__init__((channels, info.width), channels * (config.wave_patch + 1), config)
+        if info.width % config.wave_patch:
+            raise UserError(
+                f"waves of {info.name} cannot be cut into patches",
+                found=f"{info.width} samples, patch {config.wave_patch}",
+                expected="a patch that divides the samples",
+                do="Change model.wave_patch.",
+            )
+        self.patch = config.wave_patch
+        self.positions = learned(info.width // config.wave_patch, config.hidden)
+
+    def forward(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        # (n, P, channels, patch)
+        cut = values.reshape(*values.shape[:2], -1, self.patch).transpose(1, 2)
+        there = cut.isfinite()
+        shares = there.to(cut.dtype).mean(-1)
+        columns = torch.cat([torch.where(there, cut, 0).flatten(2), shares], -1)
+        valid = valid & (shares > 0).any(-1)
+        return self.projected(columns, valid) + self.positions, valid
+
+
 ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "time_series": TimeSeries,
     "image": Image,
@@ -212,6 +260,7 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "static": Static,
     "codes": Codes,
     "embedding": Embedding,
+    "wave": Wave,
 }
 
 

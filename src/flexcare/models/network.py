@@ -1,7 +1,7 @@
 """What every network is: a batch in, answers to every question asked out."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -51,6 +51,24 @@ class Output:
     def combined(self) -> Tensor:
         """z_S (B, S, D); with a mask that leaks, as the first task asked has it."""
         return self.combined_by_task[:, 0]
+
+    def where(self, rows: Tensor, other: "Output") -> "Output":
+        """These answers where `rows` (B,) is True, the other's elsewhere."""
+
+        def mixed(one: Tensor, two: Tensor) -> Tensor:
+            if not len(one):  # an ensemble's has no `combined`
+                return one
+            return torch.where(rows.reshape(-1, *[1] * (one.ndim - 1)), one, two)
+
+        logits = {task: mixed(one, other.logits[task]) for task, one in self.logits.items()}
+        return replace(
+            self,
+            logits=logits,
+            combined_by_task=mixed(self.combined_by_task, other.combined_by_task),
+            present=mixed(self.present, other.present),
+            gates=mixed(self.gates, other.gates),
+            weights=mixed(self.weights, other.weights),
+        )
 
 
 class Network(nn.Module):
@@ -108,6 +126,42 @@ class Network(nn.Module):
             if info.name in batch.inputs
             and (groups := encode(self.encoders[info.name], batch.inputs[info.name]))
         }
+
+    def answer(self, batch: Batch) -> Output:
+        """`forward` for predictions: who lacks what an extension brought is answered as before it.
+
+        To the bit. In `forward` what other rows of the batch have may change a row's last digits.
+        """
+        return self._answer(batch, len(self.config.joined_modalities))
+
+    def _answer(self, batch: Batch, extensions: int) -> Output:
+        """As the network after so many extensions by modalities."""
+        names = self.config.joined_modalities[extensions - 1] if extensions else ()
+        has = batch.present(names).any(1)
+        out: Output
+        if not extensions or has.all():
+            out = self(batch)
+            return out
+        before = self._answer(batch.without(names), extensions - 1)
+        if not has.any():
+            return before
+        out = self(batch)
+        return out.where(has, before)
+
+    def generations(self, tasks: Iterable[str]) -> list[tuple[str, ...]]:
+        """The tasks by the extension that brought them, those of the first training first.
+
+        Asked apart, the older ones get the answers of the network before it, to the bit.
+        """
+        came = {
+            task: number
+            for number, names in enumerate(self.config.joined_tasks, start=1)
+            for task in names
+        }
+        out: dict[int, list[str]] = {}
+        for task in tasks:
+            out.setdefault(came.get(task, 0), []).append(task)
+        return [tuple(out[number]) for number in sorted(out)]
 
     def reads_parts(self, name: str) -> bool:
         """Whether rows may know only the first tokens of a sequence of this modality."""

@@ -11,6 +11,7 @@ import numpy as np
 from flexcare.errors import UserError, unknown
 from flexcare.evaluation.routing import ALIKE, DEAD, distance
 from flexcare.files import read_json
+from flexcare.report import taken
 from flexcare.report.content import (
     ALONE,
     TOGETHER,
@@ -76,6 +77,7 @@ def report(
         missing=_missing(manifest),
         combinations=_combinations(result, _network(chosen)),
         routing=_routing(result["routing"]) if result["routing"] else None,
+        taken=taken.read(run, split),
         training=[_row(line, task) for line in lines for task in line["tuning"]],
         settings={"training": chosen, "preparation": manifest["settings"]},
         provenance=_provenance(config, manifest, lines),

@@ -70,6 +70,7 @@ class ReportContent:
         cohort_flow: by table or task: rows {step, left_out, remaining, reason, unit}.
         missing: by modality, by split: share of samples without it, 0..1.
         combinations: by task: number of samples by combination present.
+        taken: {subsets, grid} of `evaluation.subsets.judged`.
         training: rows {epoch, task, train_loss, tuning_loss}; other keys are ignored.
         settings: the resolved configuration.
         provenance: versions, seeds, source fingerprint, command, wall time, preset; the entry
@@ -86,6 +87,7 @@ class ReportContent:
     missing: dict[str, dict[str, float]] = field(default_factory=dict)
     combinations: dict[str, dict[str, int]] = field(default_factory=dict)
     routing: Routing | None = None
+    taken: dict[str, Any] = field(default_factory=dict)
     training: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

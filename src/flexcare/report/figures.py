@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 Points = Sequence[Sequence[float]]
+Panels = Mapping[str, Mapping[str, Mapping[str, Points]]]
 INK, QUIET, FAINT = "#22282c", "#6b7378", "#dcdcd5"
 # In the order of the models: the network, then what it is compared with.
 COLOURS = ("#0b6470", "#c2711a", "#8b9196", "#7a4f9a", "#4f7d3a", "#a33b4b")
@@ -95,9 +96,15 @@ def _curves(axes: Axes, curves: dict[str, Points], drawn: Any = "default") -> No
     _square(axes)
 
 
-def calibration(groups: dict[str, list[dict[str, Any]]]) -> Markup:
-    """Observed frequency against prediction, with intervals; the diagonal is perfect."""
-    every = [row for rows in groups.values() for row in rows]
+def calibration(
+    groups: dict[str, list[dict[str, Any]]], after: Sequence[dict[str, Any]] = ()
+) -> Markup:
+    """Observed frequency against prediction, with intervals; the diagonal is perfect.
+
+    Args:
+        after: of the first model once it is calibrated, drawn as rings.
+    """
+    every = [*(row for rows in groups.values() for row in rows), *after]
     highest = max((max(row["predicted"], row["high"]) for row in every), default=1.0)
     limit = min(1.0, max(0.05, highest * 1.05))
     with matplotlib.rc_context(SETTINGS):
@@ -110,6 +117,8 @@ def calibration(groups: dict[str, list[dict[str, Any]]]) -> Markup:
             axes.vlines(x, low, high, color=tint, linewidth=0.8, alpha=0.6)
             style = DASHES[place % len(DASHES)]
             axes.plot(x, y, "o", color=tint, markersize=3.5, linewidth=1, linestyle=style)
+        x, y = [row["predicted"] for row in after], [row["observed"] for row in after]
+        axes.plot(x, y, "o-", color=colour(0), markersize=5, linewidth=0.6, markerfacecolor="white")
         _square(axes, limit)
         return svg(figure, "calibration")
 
@@ -130,6 +139,35 @@ def learning(rows: Sequence[tuple[float, float | None, float | None]]) -> Markup
             axes.plot(*best, "o", color=COLOURS[0], markersize=4.5, markerfacecolor="white")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return svg(figure, "training and tuning loss by epoch")
+
+
+def taken_away(panels: Panels, labels: Mapping[str, str]) -> Markup:
+    """A measure against the share of patients who lose a modality.
+
+    Args:
+        panels: by question, by modality, by how they are chosen (solid, then dashed): points.
+        labels: by question, of the measure.
+    """
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(2.9 * across, 2.1 * down + 0.4), layout="constrained")
+        every = figure.subplots(down, across, squeeze=False).ravel()
+        for axes, (name, lines) in zip(every, panels.items(), strict=False):
+            axes.set_title(name, fontsize=8.5, loc="left")
+            axes.set_ylabel(labels[name])
+            axes.grid(color=FAINT, linewidth=0.5)
+            for place, (modality, ways) in enumerate(lines.items()):
+                for dash, (how, points) in zip(DASHES, ways.items(), strict=False):
+                    xs, ys = zip(*points, strict=True)
+                    label = f"{modality}, {how}"
+                    axes.plot(xs, ys, color=colour(place), lw=1.4, linestyle=dash, label=label)
+        for axes in every[len(panels) :]:
+            axes.set_axis_off()
+        figure.supxlabel("share of the patients with it who lose it", fontsize=8.5, color=INK)
+        handles, names = every[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)))
+        return _svg(figure, "measures while modalities are taken away")
 
 
 def companions(

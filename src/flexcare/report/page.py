@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flexcare.files import whole
-from flexcare.report import sections, words
+from flexcare.report import sections, taken, words
 from flexcare.report.content import ReportContent
 from flexcare.report.figures import COLOURS
 from flexcare.report.questions import questions
@@ -41,12 +41,13 @@ def _context(content: ReportContent) -> dict[str, Any]:
     evaluation = content.evaluation
     models = evaluation.get("models", [])
     provenance = dict(content.provenance)
-    warnings = provenance.pop("warnings", [])
+    warnings = [*provenance.pop("warnings", []), words.under_served_line(evaluation)]
     parts = {
         "opening": sections.opening(content),
         "glance": sections.glance(content),
         "questions": questions(content),
         "missing": sections.missing(content),
+        "taken": taken.section(content.taken),
         "routing": sections.routing(content),
         "flow": sections.flow(content),
         "learning": sections.learning(content),
@@ -56,7 +57,7 @@ def _context(content: ReportContent) -> dict[str, Any]:
     return {
         "title": content.title,
         "generated": content.generated,
-        "warnings": warnings,
+        "warnings": [text for text in warnings if text],
         "tally": words.tally(evaluation),
         "models": [(name, content.models.get(name, "")) for name in models],
         "colours": COLOURS,

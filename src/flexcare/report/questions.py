@@ -6,7 +6,7 @@ from flexcare.evaluation.breakdown import SECOND
 from flexcare.evaluation.metrics import METRICS
 from flexcare.report import figures, words
 from flexcare.report.content import ReportContent, Value
-from flexcare.report.scale import Domain, domain, ends, heat, mark, shares
+from flexcare.report.scale import Domain, domain, ends, heat, mark, place, shares
 
 Context = dict[str, Any]
 ABSENT: Value = {"value": None, "low": None, "high": None}
@@ -31,6 +31,7 @@ def _question(content: ReportContent, name: str, task: dict[str, Any]) -> Contex
         words.kinds_of_sizes(task, first),
         words.result_sentence(task, first_name, first),
         words.calibration_sentence(kind, first_name, first["calibration"]),
+        words.calibrated_sentence(first_name, first),
     ]
     return {
         "anchor": name,
@@ -47,9 +48,12 @@ def _question(content: ReportContent, name: str, task: dict[str, Any]) -> Contex
         "confusion": _confusion(task, first),
         "undefined": _undefined(kind, first),
         "groups": _groups(task),
+        "under_served": _under_served(first),
+        "sets": _sets(first),
     }
 
 
+_AFTER = "the same, once the probabilities are corrected by the tuning patients' outcomes"
 _ROC_NOTE = "How many are found, against false alarms. Grey: a guess."
 _PR_NOTE = "How many alarms are true, against how many are found. Grey: a guess."
 # What a measure averages over, where that depends on the kind of task.
@@ -76,20 +80,31 @@ def _figures(task: dict[str, Any]) -> list[Context]:
     groups = {name: model["calibration"] for name, model in models.items() if model["calibration"]}
     if groups:
         note = "Tenths of the predictions; on the grey line what was said is what happened."
-        drawn = figures.calibration(groups)
+        first_name, first = next(iter(models.items()))
+        after = (first.get("calibrated") or {}).get("calibration", [])
+        note += f" Rings: {first_name} after calibration." if after else ""
+        drawn = figures.calibration(groups, after)
         out.append({"title": "Calibration", "note": note, "svg": drawn})
     return out
 
 
 def _metric_rows(models: dict[str, dict[str, Any]], kind: str) -> list[Context]:
-    names = next(iter(models.values()))["metrics"]
+    rows = _rows_of(list(models.values()), kind)
+    calibrated = [model.get("calibrated") or {"metrics": {}} for model in models.values()]
+    return rows + [
+        row | {"label": f"{row['label']} after calibration", "meaning": _AFTER}
+        for row in _rows_of(calibrated, kind)
+    ]
+
+
+def _rows_of(models: list[dict[str, Any]], kind: str) -> list[Context]:
     return [
         {
             "label": METRICS[name].label,
             "meaning": METRICS[name].meaning + _OVER.get((name, kind), ""),
-            "cells": [_told(model["metrics"].get(name, ABSENT)) for model in models.values()],
+            "cells": [_told(model["metrics"].get(name, ABSENT)) for model in models],
         }
-        for name in names
+        for name in models[0]["metrics"]
     ]
 
 
@@ -169,9 +184,7 @@ def _group_rows(
         values = [metrics.get(task["metric"], ABSENT) for metrics in both]
         rows.append(
             {
-                "group": row["group"].replace("+", " + ")
-                if "+" in row["group"][:-1]
-                else row["group"],
+                "group": _group_name(row["group"]),
                 "size": words.count(row["samples"]),
                 "too_few": row["too_few"],
                 **_told(values[0]),
@@ -180,3 +193,48 @@ def _group_rows(
             }
         )
     return rows
+
+
+def _under_served(model: dict[str, Any]) -> list[str]:
+    sets = model.get("conformal")
+    return [words.under_served(found, sets) for found in model.get("under_served", [])]
+
+
+def _sets(model: dict[str, Any]) -> Context | None:
+    """Conformal sets: of all samples, then of each group that is large enough."""
+    given = model.get("conformal")
+    if not given:
+        return None
+    everybody = {"group": "all", "subjects": model["subjects"], **given}
+    tables = {"": [everybody], **model["subgroups"], "present": model["combinations"]}
+    known = {
+        key: [row for row in rows if row.get("coverage", ABSENT)["value"] is not None]
+        for key, rows in tables.items()
+    }
+    every = [row["coverage"] for rows in known.values() for row in rows]
+    scale = domain(every, given["target"], 1.0)
+    return {
+        "sentences": words.sets_sentences(given),
+        "target": place(given["target"], scale),
+        "ends": ends(scale),
+        "groups": [
+            {"title": words.spaced(key), "rows": [_set_row(row, scale) for row in rows]}
+            for key, rows in known.items()
+            if rows
+        ],
+    }
+
+
+def _set_row(row: dict[str, Any], scale: Domain) -> Context:
+    return {
+        "group": _group_name(row["group"]),
+        "size": words.count(row["subjects"]),
+        "marks": [mark(row["coverage"], scale)],
+        **_told(row["coverage"]),
+        "answers": words.with_span(row["set_size"]),
+    }
+
+
+def _group_name(name: str) -> str:
+    """film+note as people write it; an age band may end in a plus."""
+    return name.replace("+", " + ") if "+" in name[:-1] else name

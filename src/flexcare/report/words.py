@@ -63,19 +63,19 @@ def spaced(name: str) -> str:
 def verdict(difference: dict[str, Any]) -> tuple[str, str]:
     """(class for the page, sentence) on the first model against another."""
     other, gap = difference["against"], difference
-    size = {**gap, **{key: gap[key] for key in ("value", "low", "high")}}
     if gap["reading"] == "worse":
-        size = {
-            "value": abs(gap["value"]),
-            "low": min(abs(gap["low"]), abs(gap["high"])),
-            "high": max(abs(gap["low"]), abs(gap["high"])),
-        }
-        return "worse", f"{other} {_are(other)} better here, by {with_span(size)}"
+        return "worse", f"{other} {_are(other)} better here, by {with_span(_size(gap))}"
     if gap["reading"] == "better":
-        return "better", f"better than {other} by {with_span(size)}"
+        return "better", f"better than {other} by {with_span(gap)}"
     if gap["reading"] == "unclear":
         return "unclear", f"no clear difference from {other}"
     return "unclear", f"cannot be compared with {other}: {gap['reason'] or 'no interval'}"
+
+
+def _size(gap: Value) -> Value:
+    """A difference wholly on one side of 0, without its sign."""
+    low, high = sorted((abs(gap["low"]), abs(gap["high"])))
+    return {"value": abs(gap["value"]), "low": low, "high": high}
 
 
 def _are(name: str) -> str:
@@ -156,6 +156,80 @@ def calibration_sentence(kind: str, name: str, groups: list[dict[str, Any]]) -> 
     if kind == "multiclass":
         return f"{name} was {percent(said)} sure on average, and right in {percent(was)}."
     return f"On average {name} said {percent(said)}, and {percent(was)} happened."
+
+
+def calibrated_sentence(name: str, model: dict[str, Any]) -> str:
+    """What calibration changes, and how it is done."""
+    given = model.get("calibrated")
+    if not given:
+        return ""
+    if given["reason"]:
+        return f"{name} is not calibrated: {given['reason']}."
+    how = ["isotonic scaling"] if given["isotonic"] else []
+    if how and given["temperature"]:
+        how = [f"isotonic scaling of {plural(len(given['isotonic']), 'label')}"]
+    how += [f"a temperature of {decimal(given['temperature'])}"] if given["temperature"] else []
+    before, after = (one["metrics"]["calibration_error"]["value"] for one in (model, given))
+    return (
+        f"Calibrated on the tuning patients by {listed(how)}, its calibration error goes from "
+        f"{decimal(before)} to {decimal(after)}."
+    )
+
+
+def sets_sentences(given: dict[str, Any]) -> list[str]:
+    """What the sets of a question promise, and whether they keep it."""
+    if given["coverage"]["value"] is None:
+        return [f"None: {given['coverage']['reason']}."]
+    patients = plural(given["tuning_subjects"], "tuning patient")
+    out = [
+        f"A set holds every answer above a probability that was chosen on {patients}, so that the "
+        f"true one is among them for {decimal(given['target'])} of all patients. Here it is for "
+        f"{with_span(given['coverage'])}, with {with_span(given['set_size'])} answers a set."
+    ]
+    if (given["coverage"]["high"] or 1) < given["target"]:
+        out.append("That is less than promised: these patients differ from the tuning patients.")
+    if given["left_out"]:
+        out.append(f"Too few tuning patients for {listed(given['left_out'])}.")
+    if given["outcomes"]:
+        out.append(f"Of those with the outcome {with_span(given['outcomes']['with'])} are covered.")
+    if given["each"]:
+        each = given["each"]
+        out.append(
+            f"With a probability for each answer, {with_span(each['with'])} of those with the "
+            f"outcome and {with_span(each['without'])} of those without are covered, by "
+            f"{with_span(each['set_size'])} answers a set."
+        )
+    return out
+
+
+def under_served(found: dict[str, Any], sets: dict[str, Any] | None) -> str:
+    """A group of patients that gets worse answers, with the number that says so."""
+    who = group_name(found)
+    if sets and found["number"] == "coverage":
+        return (
+            f"{who}: the true answer is in {with_span(found)} of the sets, "
+            f"{decimal(sets['target'])} were promised, and of all patients it is in "
+            f"{decimal(sets['coverage']['value'])}."
+        )
+    label = METRICS[found["number"]].label
+    return f"{who}: {label} is lower than that of all patients by {with_span(_size(found))}."
+
+
+def group_name(found: dict[str, Any]) -> str:
+    """sex F"""
+    return f"{spaced(found['key'])} {found['group']}"
+
+
+def under_served_line(evaluation: dict[str, Any]) -> str:
+    """One line on all questions: the groups that the first model serves worse."""
+    parts = []
+    for name, task in evaluation.get("tasks", {}).items():
+        first: dict[str, Any] = next(iter(task["models"].values()), {})
+        groups = dict.fromkeys(map(group_name, first.get("under_served", [])))
+        parts += [f"{spaced(name)} ({', '.join(groups)})"] if groups else []
+    return (
+        f"Under-served groups of patients, see each question: {'; '.join(parts)}." if parts else ""
+    )
 
 
 def companions_sentence(companions: Companions) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from flexcare.config import Config
 from flexcare.errors import UserError
 from flexcare.evaluation.compare import AREAS, MEAN, OWN, UTILITY, Score, Scores
 from flexcare.evaluation.metrics import METRICS
 from flexcare.files import read_json, whole, write_json
-from flexcare.reproduce.protocol import NETWORK, Protocol
+from flexcare.reproduce.protocol import Protocol
+from flexcare.reproduce.tuning import Tuned, in_words
 from flexcare.schema import TaskInfo
 
 TABLE, PAGE = "results.json", "results.md"
@@ -33,7 +35,8 @@ class Outcome:
     """Everything that is told of a protocol.
 
     Attributes:
-        name: of the protocol; command: that repeats it.
+        name: of the protocol; path: of its file, as a reader of the page would give it.
+        tuned: where its models' settings come from, beside the file.
         split: which was judged.
         samples: by task, labelled ones; subjects: of all tasks.
         scores: by model; subsets: of the first model, by the modalities it was given.
@@ -42,8 +45,9 @@ class Outcome:
     """
 
     name: str
-    command: str
+    path: str
     protocol: Protocol
+    tuned: Tuned
     split: str
     tasks: dict[str, TaskInfo]
     samples: dict[str, int]
@@ -52,6 +56,11 @@ class Outcome:
     subsets: dict[str, Scores]
     thresholds: dict[str, float]
     minutes: dict[str, float]
+
+    @property
+    def command(self) -> str:
+        """That repeats it."""
+        return f"flexcare reproduce {self.path} --data DATA"
 
     @property
     def first(self) -> str:
@@ -126,7 +135,7 @@ def section(outcome: Outcome) -> str:
         f"{outcome.protocol.about}\n\n    {outcome.command}\n\n"
         f"{date.today().isoformat()}, on {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}. {_splits(outcome)} "
-        "One row alone: `--models` and the names of its models.\n\n"
+        f"One row alone: `--models` and the names of its models.{_tuned(outcome)}\n\n"
         f"{_models(outcome)}"
     )
     return "\n".join([head, *tables])
@@ -140,12 +149,27 @@ def _splits(outcome: Outcome) -> str:
     return f"Judged on: {held}{repeats}{f' ({outcome.split})' if folds else ''}."
 
 
+def _tuned(outcome: Outcome) -> str:
+    """Which settings were found, and how; the command above takes them from their file."""
+    tuned = outcome.tuned
+    if not tuned.best:
+        return ""
+    file = f"{tuned.path.parent.name}/{tuned.path.name}"
+    return (
+        f" Settings of {', '.join(tuned.best)}: the best of {tuned.trials} trials each by the "
+        f"tuning split, `flexcare tune {outcome.path} --data DATA`, from its {file}."
+    )
+
+
 def _models(outcome: Outcome) -> str:
     """How each model was made, and how long that took."""
     rows = []
     for name, model in outcome.protocol.models.items():
-        kind = outcome.protocol.models[name].settings.network if model.kind == NETWORK else ""
+        settings = model.settings
+        kind = settings.network if isinstance(settings, Config) else ""
         told = [f"{model.kind} {kind}".strip(), "one for each task" if model.alone else ""]
+        if name in outcome.tuned.best:
+            told.append(f"tuned: {in_words(outcome.tuned.best[name])}")
         told.append("mean of the seeds' probabilities" if len(model.seeds) > 1 else "")
         if name in outcome.thresholds:
             at = outcome.thresholds[name]

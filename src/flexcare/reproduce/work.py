@@ -11,9 +11,11 @@ predictions/NAME.parquet   one a model, seed, store and split
 seconds.json               how long each of these took
 """
 
+import copy
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,20 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flexcare.baselines.named import BASELINES
-from flexcare.config import over
+from flexcare.config import BaselineConfig, over
 from flexcare.errors import UserError
-from flexcare.evaluation.predictions import averaged, read_predictions, write_predictions
+from flexcare.evaluation.predictions import averaged, cases, read_predictions, write_predictions
 from flexcare.evaluation.stored import stored_predictions
 from flexcare.files import read_json, whole, write_json
 from flexcare.preparation import prepare
 from flexcare.reproduce.protocol import NETWORK, Model, Protocol, given
+from flexcare.schema import TaskInfo
 from flexcare.serving.predictor import load
 from flexcare.store import Store
 from flexcare.training.folder import CHECKPOINT
 from flexcare.training.run import train
 
+VARIABLE = "FLEXCARE_OPEN_DATA"
 WORTH_SAYING = 0.5  # seconds
 FINISHED = "finished"  # lies in a run that is
 Say = Callable[[str], None]
@@ -60,6 +65,33 @@ class Work:
         self.protocol, self.path, self.data, self.out, self.say = protocol, path, data, out, say
         self.used: dict[str, None] = {}
         self.opened: dict[str, Store] = {}
+
+    @classmethod
+    def begin(
+        cls,
+        protocol: Protocol,
+        path: Path,
+        data: str | Path | None,
+        out: str | Path | None,
+        say: Say,
+    ) -> "Work":
+        """A folder to work in, made only if the data are there.
+
+        Args:
+            data: None: what FLEXCARE_OPEN_DATA says.
+            out: None: reproduced/NAME.
+        """
+        place = Path("reproduced") / path.stem if out is None else Path(out)
+        work = cls(protocol, path, data_folder(data), place, say)
+        work.below(protocol.data.path)
+        place.mkdir(parents=True, exist_ok=True)
+        return work
+
+    def of(self, protocol: Protocol) -> "Work":
+        """The same work with other models: folder, stores and what is known of them are shared."""
+        other = copy.copy(self)
+        other.protocol = protocol
+        return other
 
     @property
     def folds(self) -> list[Fold]:
@@ -99,6 +131,33 @@ class Work:
         kind = self._network if model.kind == NETWORK else self._baseline
         tables = [kind(model, store, split, seed, without) for seed in model.seeds]
         return averaged(tables, name)
+
+    def pooled(self, name: str, split: str, without: Sequence[str] = ()) -> pa.Table:
+        """A model's predictions of all folds together."""
+        parts = []
+        for fold in self.folds:
+            table = self.predictions(name, fold, split, without)
+            if len(self.folds) > 1:
+                # Asked again in every repeat, and tuning samples in several folds.
+                again = "{}.{}".format(*fold)
+                ids = pc.binary_join_element_wise(table["sample_id"], again, "#")
+                table = table.set_column(table.column_names.index("sample_id"), "sample_id", ids)
+            parts.append(table)
+        return pa.concat_tables(parts)
+
+    def tasks(self, name: str, answered: pa.Table) -> dict[str, TaskInfo]:
+        """The tasks with answers of a model, which must be the same in every fold."""
+        found = [self.store(self.protocol.models[name], fold).tasks for fold in self.folds]
+        differing = [task for task in found[0] if any(one[task] != found[0][task] for one in found)]
+        if differing:
+            raise UserError(
+                "folds cannot be judged together",
+                found=f"other classes of {', '.join(differing)} in some of them",
+                expected="tasks whose classes do not come from the training split",
+            )
+        there = set(answered["task"].unique().to_pylist())
+        tasks = {name: info for name, info in found[0].items() if name in there}
+        return {name: info for name, info in tasks.items() if len(cases(answered, info).sample_ids)}
 
     def _prepare(self, place: Path, settings: dict[str, Any]) -> None:
         """One store; what an earlier one has of the same is taken from it."""
@@ -158,6 +217,7 @@ class Work:
             run = f"{store.path.name}-{NETWORK}-seed{seed}-{made_of}"
             name = "-".join([run, *(f"without-{one}" for one in without), split])
             place = self.out / "predictions" / f"{name}.parquet"
+            self.used[f"runs/{run}"] = None  # also where its predictions are there
             with self._made(f"predictions/{name}", place) as missing:
                 if missing:
                     predictor = load(self._run(run, store, settings, tasks, seed), say=_silent)
@@ -181,12 +241,15 @@ class Work:
         self, model: Model, store: Store, split: str, seed: int, without: Sequence[str]
     ) -> pa.Table:
         """Predictions of a baseline."""
-        name = f"{store.path.name}-{model.kind}-seed{seed}-{hash_of()}-{split}"
+        settings = model.settings
+        seen = settings.modalities if isinstance(settings, BaselineConfig) else None
+        made_of = hash_of(given(settings))
+        name = f"{store.path.name}-{model.kind}-seed{seed}-{made_of}-{split}"
         place = self.out / "predictions" / f"{name}.parquet"
         with self._made(f"predictions/{name}", place) as missing:
             if missing:
-                parts = BASELINES[model.kind](store, learnable(store), split, seed)
-                tables = [stored_predictions(store, *part, model.kind) for part in parts]
+                parts = BASELINES[model.kind](store, learnable(store), split, seed, settings)
+                tables = [stored_predictions(store, *part, model.kind, seen) for part in parts]
                 write_predictions(place, pa.concat_tables(tables))
         return read_predictions(place)
 
@@ -213,6 +276,17 @@ class Work:
         path = self.out / "seconds.json"
         known: dict[str, float] = read_json(path, "a table of seconds") if path.exists() else {}
         return known
+
+
+def data_folder(data: str | Path | None) -> Path:
+    chosen = data or os.environ.get(VARIABLE)
+    if not chosen or not Path(chosen).is_dir():
+        raise UserError(
+            "no folder of data",
+            found=str(chosen or f"neither --data nor {VARIABLE}"),
+            expected="the folder that holds the data sets; docs/data.md says what goes where",
+        )
+    return Path(chosen).resolve()
 
 
 def finished_run(place: Path, store: Store, settings: dict[str, Any]) -> None:

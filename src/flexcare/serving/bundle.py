@@ -1,7 +1,8 @@
 """A bundle: the folder with all that prediction needs. A checkpoint (to resume) is another thing.
 
 weights.safetensors   every parameter, as trained
-bundle.json           schema version, network, settings, modalities, tasks, scaling, provenance
+bundle.json           schema version, network, settings, modalities, tasks, scaling, provenance, and
+                      how many networks it is the mean of (members); all lie in the one file
 """
 
 import json
@@ -17,6 +18,7 @@ from flexcare.baselines.networks import NETWORKS
 from flexcare.config import ModelConfig, check
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, sha256, whole, write_json
+from flexcare.models.ensemble import Ensemble
 from flexcare.models.network import Network
 from flexcare.schema import BUNDLE_VERSION, ModalityInfo, TaskInfo, check_version
 
@@ -50,9 +52,13 @@ def save_bundle(
     Raises:
         UserError: something to be written is no JSON, or the disk is full.
     """
+    network, members = model.name, 1
+    if isinstance(model, Ensemble):
+        network, members = model.network, len(model.members)
     description: dict[str, Any] = {
         "version": BUNDLE_VERSION,
-        "network": model.name,
+        "network": network,
+        "members": members,
         "model": model.config.model_dump(),
         "modalities": [asdict(info) for info in model.modalities],
         "tasks": [asdict(info) for info in model.tasks],
@@ -88,12 +94,16 @@ def load_bundle(path: Path) -> Bundle:
             TaskInfo(**info | {"classes": tuple(info["classes"])}) for info in description["tasks"]
         ]
         scaling, provenance = description["scaling"], description["provenance"]
-        network = description.get("network", "flexcare")  # earlier bundles do not say
+        # Earlier bundles do not say these.
+        network, members = description.get("network", "flexcare"), description.get("members", 1)
     except (KeyError, TypeError) as error:
         raise _damaged(path, f"{DESCRIPTION}: {error}") from None
     if network not in NETWORKS:
         raise unknown(f"network of bundle {path}:", str(network), NETWORKS)
-    model = NETWORKS[network](config, modalities, tasks)
+    if not isinstance(members, int) or members < 1:
+        raise _damaged(path, f"{DESCRIPTION}: {members!r} members")
+    networks = [NETWORKS[network](config, modalities, tasks) for _ in range(members)]
+    model = networks[0] if members == 1 else Ensemble(networks)
     _fill(model, path, description.get("weights_sha256"))
     return Bundle(model.eval(), model.modalities, model.tasks, scaling, provenance)
 

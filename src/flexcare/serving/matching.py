@@ -69,7 +69,8 @@ def _same_variables(store: Store, found: ModalityInfo, expected: ModalityInfo) -
         told = "in another order"
     if not told:
         changed = [name for name in ours if _meaning(ours[name]) != _meaning(theirs[name])]
-        told = f"another unit, normal value or categories: {', '.join(changed)}" if changed else ""
+        what = "unit, channels, rate, samples, normal value or categories"
+        told = f"another {what}: {', '.join(changed)}" if changed else ""
     if told:
         raise _misfit(
             store,
@@ -81,7 +82,8 @@ def _same_variables(store: Store, found: ModalityInfo, expected: ModalityInfo) -
 
 def _meaning(variable: Any) -> tuple[Any, ...]:
     """What makes two sources' variable the same; its items and texts are each source's own."""
-    return variable.unit, variable.normal_value(), variable.categories
+    shape = variable.channels, variable.rate, variable.samples
+    return variable.unit, variable.normal_value(), variable.categories, *shape
 
 
 def _same_vectors(store: Store, found: ModalityInfo, expected: ModalityInfo) -> None:
@@ -121,6 +123,7 @@ SAME: dict[str, Callable[[Store, ModalityInfo, ModalityInfo], None]] = {
     "static": _same_variables,
     "codes": _same_variables,  # codes that the bundle does not know are left out
     "embedding": _same_vectors,
+    "wave": _same_variables,
 }
 
 

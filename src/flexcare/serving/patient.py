@@ -16,6 +16,7 @@ from flexcare.features.notes import note_rules, parts
 from flexcare.features.series import bin_events, to_columns
 from flexcare.features.text import HashedNgrams, TextEncoder, text_encoder
 from flexcare.features.variables import VariableSet
+from flexcare.features.waves import UnusableWave, read_wave, standardised, wave_of
 from flexcare.schema import ModalityInfo
 from flexcare.serving.bundle import Bundle
 from flexcare.serving.charted import charted_events, coded_events
@@ -125,6 +126,18 @@ class PatientReader:
         center, scale = self._numbers(info)
         return _tokens(((vectors[-self.most :] - center) / scale)[None].astype(np.float32))
 
+    def wave(
+        self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
+    ) -> Tokens | None:
+        """A standardised wave, from its channels or the path of a record."""
+        (variable, *_) = self._variables(info).variables.values()
+        wave = _wave(given, variable.channels, variable.samples, info.name)
+        if np.isnan(wave).all():
+            left_out.append(f"{info.name}: nothing but gaps")
+            return None
+        values = standardised(wave[None], *self._numbers(info))
+        return _tokens(values, np.ones((1, 1), bool))
+
     def film(
         self, info: ModalityInfo, given: Any, hours: float | None, left_out: list[str]
     ) -> Tokens:
@@ -196,6 +209,7 @@ READ: dict[
     "static": PatientReader.static,
     "codes": PatientReader.codes,
     "embedding": PatientReader.embedding,
+    "wave": PatientReader.wave,
 }
 
 
@@ -228,6 +242,24 @@ def _picture(given: Any, side: int) -> NDArray[np.uint8]:
             expected="a uint8 array (height, width), 0 black, or the path of a JPEG file",
         )
     return centre(picture, side)
+
+
+def _wave(given: Any, channels: tuple[str, ...], samples: int, name: str) -> NDArray[np.float32]:
+    """(channels, samples) as preparation makes it."""
+    try:
+        if isinstance(given, str | Path):
+            return read_wave(Path(given), channels, samples)
+        rows = given if isinstance(given, Mapping) else dict(zip(channels, given, strict=True))
+        return wave_of(dict(rows), channels, samples)
+    except UnusableWave as fault:
+        found, expected = fault.found, fault.expected
+    except (TypeError, ValueError):
+        found = f"a {type(given).__name__}"
+        expected = (
+            f"{samples:,} numbers of each channel: {', '.join(channels)}; as a table by channel"
+            ", an array (channels, samples), or the path of a record"
+        )
+    raise UserError(f"the wave of {name} cannot be used", found=found, expected=expected)
 
 
 def _texts(entry: Any) -> list[str]:

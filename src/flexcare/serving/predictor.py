@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -11,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from flexcare.batch import Batch
 from flexcare.errors import UserError, unknown
@@ -37,7 +37,7 @@ def probabilities(info: TaskInfo, logits: torch.Tensor) -> torch.Tensor:
 
 
 def outputs_of(
-    model: nn.Module,
+    model: Network,
     loader: Loader,
     rows: Mapping[str, Rows],
     batch: int = BATCH,
@@ -64,7 +64,7 @@ def outputs_of(
     def answered(places: Rows, one: Batch) -> tuple[Rows, Batch, Output]:
         on_device = one.to(device)
         with torch.inference_mode():
-            return places, on_device, model(on_device)
+            return places, on_device, model.answer(on_device)
 
     try:
         many = device.type == "cpu" and sum(map(len, rows.values())) >= MANY
@@ -126,10 +126,11 @@ def predict_rows(
     out = {
         name: np.zeros((len(own), infos[name].outputs), np.float32) for name, own in rows.items()
     }
-    for places, batch, output in outputs_of(model, loader, rows):
-        for task, place in zip(batch.tasks, places.T, strict=True):
-            answers = probabilities(infos[task], output.logits[task].float())
-            out[task][place] = answers.cpu().numpy()
+    for names in model.generations(rows):
+        for places, batch, output in outputs_of(model, loader, {n: rows[n] for n in names}):
+            for task, place in zip(batch.tasks, places.T, strict=True):
+                answers = probabilities(infos[task], output.logits[task].float())
+                out[task][place] = answers.cpu().numpy()
     return out
 
 
@@ -210,6 +211,8 @@ class Predictor:
                 codes (by its name): codes as texts, or (hours, code) with the hours from which
                     each was known, or (hours, variable, code).
                 embedding (by its name): numbers (width,) or (vectors, width).
+                wave (by its name): {channel: samples}, an array (channels, samples), or the path
+                    of a record as preparation reads it. A channel may be left out.
                 film: a grey picture, uint8 (height, width) with 0 black, or the path of a JPEG.
                 note: a text, or several, the first is read first. A text is read as it is; of
                     {"kind": "radiology_report", "text": ...} the sections that preparation keeps.
@@ -225,8 +228,10 @@ class Predictor:
             return self.predict_store(known, tasks=tasks)
         names = self._asked(tasks, self.tasks)
         batch, left_out = self.reader.batch(known, hours, names)
+        model, logits = self.bundle.model, dict[str, torch.Tensor]()
         with torch.inference_mode():
-            logits = self.bundle.model(batch).logits
+            for some in model.generations(names):
+                logits |= model.answer(replace(batch, tasks=some)).logits
         answers = {
             name: dict(
                 zip(

@@ -86,8 +86,8 @@ def tidy_events(
 
     Args:
         raw: SQL that selects stay, all of the table `items`, text, number, seconds, stored, length.
-            Of a variable of codes the text is the code; of one of embeddings the number is the row
-            of the source's vectors.
+            Of a variable of codes the text is the code; of one of embeddings or waves the number is
+            the row of the source's vectors or waves.
         clock: charttime, or storetime: a value without a store time is then left out.
         dropped: counts of rows left out are added, by reason.
         codes: by variable of codes, filled with the sorted codes that occur in the cohort's stays.

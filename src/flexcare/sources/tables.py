@@ -110,6 +110,13 @@ class FindsVariables(Protocol):
     def own_variables(self, stays: pa.Table) -> VariableSet: ...
 
 
+@runtime_checkable
+class GivesWaves(Protocol):
+    """A source with records of waves: by variable of waves, the file of each row."""
+
+    waves: dict[str, list[Path]]
+
+
 def tidy(columns: str, **values: Any) -> pa.Table:
     """A table of these columns (ANSWERS and the like); those that are not given are null."""
     fields = [tuple(part.split()) for part in columns.split(", ")]

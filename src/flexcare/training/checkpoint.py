@@ -1,5 +1,7 @@
 """What a run needs to go on as if it had never stopped: parameters, Adam's moments, its place.
 
+Also what aggregators and weightings have learned.
+
 One file, replaced in one step, so that a run that is killed while writing keeps the last one.
 """
 
@@ -12,13 +14,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flexcare.errors import UserError
 from flexcare.files import whole
 from flexcare.schema import check_version
+from flexcare.training.gradients import Gradients
 
 CHECKPOINT_VERSION = 1
-WEIGHTS, MOMENTS = "weights/", "moments/"  # what the names of tensors begin with
+# What the names of tensors begin with.
+WEIGHTS, MOMENTS, MEANS, GRADIENTS = "weights/", "moments/", "means/", "gradients/"
 
 
 @dataclass
@@ -29,10 +34,11 @@ class Progress:
         epoch, step: next step to take, within its epoch; total: steps taken so far.
         rates: learning rate by task.
         best_losses: lowest tuning loss by task.
-        best: highest mean of the primary metrics so far; best_epoch: its epoch (-1: none yet).
+        best: highest score so far (training.best_by); best_epoch: its epoch (-1: none yet).
         task_bests: highest primary metric by task; improved: tasks for which the last epoch was it.
         sums, counts: of the losses of this epoch so far.
         lines: what each epoch did, as metrics.jsonl has it.
+        measured: how far gradients agreed, as gradients.jsonl has it.
     """
 
     epoch: int = 0
@@ -47,14 +53,24 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     lines: list[dict[str, Any]] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    averaged: AveragedModel | None = None,
+    gradients: Gradients | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all; the last one is replaced."""
     names = [name for name, _ in model.named_parameters()]
     tensors = {WEIGHTS + name: value for name, value in model.state_dict().items()}
+    if averaged:
+        tensors |= {MEANS + name: value for name, value in averaged.module.state_dict().items()}
+    if gradients:
+        tensors |= {GRADIENTS + name: value for name, value in gradients.state().items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{MOMENTS}{names[number]}/{key}": value for key, value in moments.items()}
     about = {"version": CHECKPOINT_VERSION, "progress": asdict(progress)}
@@ -66,8 +82,14 @@ def save_checkpoint(
         )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put model and optimizer back as they were; give the place to go on from.
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: AveragedModel | None = None,
+    gradients: Gradients | None = None,
+) -> Progress:
+    """Put all back as it was; give the place to go on from.
 
     Raises:
         UserError: no checkpoint, a damaged one, or of another model.
@@ -84,8 +106,21 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             do="Start a new run.",
         ) from error
     check_version(about["version"], CHECKPOINT_VERSION, f"checkpoint {path}")
+    means, learned = (_taken(tensors, beginning) for beginning in (MEANS, GRADIENTS))
     _fill(path, tensors, model, optimizer)
-    return Progress(**about["progress"])
+    progress = Progress(**about["progress"])
+    if averaged:
+        averaged.module.load_state_dict(means)
+        averaged.n_averaged.fill_(progress.total)
+    if gradients:
+        gradients.load(learned)
+    return progress
+
+
+def _taken(tensors: dict[str, torch.Tensor], beginning: str) -> dict[str, torch.Tensor]:
+    """Take out those whose names begin so; they lose that beginning."""
+    names = [name for name in tensors if name.startswith(beginning)]
+    return {name.removeprefix(beginning): tensors.pop(name) for name in names}
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 config.json              every setting, resolved      metrics.jsonl   one line an epoch
 checkpoint.safetensors   to resume                    bundle/         the best model, to predict
+gradients.jsonl          cosines between the tasks' gradients, if measured
 task_bests/TASK/         the best model of each task, if asked for
 tensorboard/             the same metrics, if TensorBoard is installed
 """
@@ -40,8 +41,11 @@ class RunFolder:
     two writes is put right when it is resumed.
     """
 
-    def __init__(self, out: Path, store: Store, loop: Loop, quiet: bool) -> None:
+    def __init__(
+        self, out: Path, store: Store, loop: Loop, quiet: bool, extends: dict[str, Any] | None
+    ) -> None:
         self.out, self.store, self.loop, self.config = out, store, loop, loop.config
+        self.extends = {"extends": extends} if extends else {}
         self.first, self.stopping = loop.fabric.is_global_zero, False
         self.board: Any = None  # of TensorBoard
         self.console = Console(stderr=True, quiet=quiet or not self.first)
@@ -112,7 +116,8 @@ class RunFolder:
                 "versions": versions(),
                 "processes": self.loop.fabric.world_size,
                 "parameters": sum(p.numel() for p in self.loop.model.parameters()),
-            },
+            }
+            | self.extends,
         )
         self.checkpoint(place)
         shutil.rmtree(self.out / "tensorboard", ignore_errors=True)
@@ -135,7 +140,10 @@ class RunFolder:
         self.bar.update(self.task, completed=done, total=total)
 
     def checkpoint(self, place: Place) -> None:
-        save_checkpoint(self.out / CHECKPOINT, self.loop.model, self.loop.optimizer, place)
+        loop = self.loop
+        save_checkpoint(
+            self.out / CHECKPOINT, loop.model, loop.optimizer, place, loop.averaged, loop.gradients
+        )
 
     def epoch(self, place: Place) -> None:
         """Publish an epoch, and say what it reached."""
@@ -157,9 +165,9 @@ class RunFolder:
 
     def publish(self, place: Place) -> None:
         """The metrics and, where an epoch has just ended, the models it is the best of."""
-        with whole(self.out / "metrics.jsonl") as temporary:
-            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in place.lines)
-            temporary.write_text(text)
+        self.write("metrics.jsonl", place.lines)
+        if place.measured:
+            self.write("gradients.jsonl", place.measured)
         if place.step or not place.lines:
             return
         if place.best_epoch == place.lines[-1]["epoch"]:
@@ -167,8 +175,13 @@ class RunFolder:
         for task in place.improved if self.config.training.keep_task_bests else ():
             self.keep(self.out / "task_bests" / task, task, place)
 
+    def write(self, name: str, lines: list[dict[str, Any]]) -> None:
+        with whole(self.out / name) as temporary:
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            temporary.write_text(text)
+
     def keep(self, folder: Path, best_of: str, place: Place) -> None:
-        """Write the model as it is now as a bundle."""
+        """Write the model as it is judged now as a bundle."""
         manifest = self.store.manifest
         provenance = {
             "epoch": place.lines[-1]["epoch"],
@@ -176,8 +189,8 @@ class RunFolder:
             "store": {k: manifest[k] for k in ("source", "preset", "settings", "source_files")},
             "config": self.config.model_dump(mode="json"),
             "versions": versions(),
-        }
-        save_bundle(folder, self.loop.model, manifest["scaling"], provenance)
+        } | self.extends
+        save_bundle(folder, self.loop.judged, self.loop.loader.scaling, provenance)
 
     def plot(self, line: dict[str, Any]) -> None:
         """One line of metrics for TensorBoard."""

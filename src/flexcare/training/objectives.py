@@ -1,6 +1,7 @@
 """What is minimised: task losses, decorrelation of combinations, balance of experts (SPEC 6)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,15 +17,45 @@ from flexcare.schema import TaskInfo
 TINY = 1e-8
 
 
+class Losses(NamedTuple):
+    """What a batch lost, without dimension.
+
+    Attributes:
+        totals: by task asked, weight x (task loss + w_d decorrelation + w_b balance). The
+            regularisers are part of every task's total: whatever scales or turns a task's gradient
+            does so with its share of them.
+        parts: "loss/<task>" for each task asked and, as far as the network has them,
+            "decorrelation" and "balance" (all unweighted).
+    """
+
+    totals: dict[str, Tensor]
+    parts: dict[str, Tensor]
+
+    def total(self, factors: Mapping[str, float] | None = None) -> Tensor:
+        """The sum over tasks, each times its factor."""
+        out = torch.zeros((), device=next(iter(self.totals.values())).device)
+        for task, value in self.totals.items():
+            out = out + (value if factors is None else factors[task] * value)
+        return out
+
+    def detached(self) -> "Losses":
+        """The same without a graph."""
+        totals, parts = ({k: v.detach() for k, v in one.items()} for one in self)
+        return Losses(totals, parts)
+
+
 def objective(
     output: Output, batch: Batch, infos: Sequence[TaskInfo], config: ObjectiveConfig
 ) -> dict[str, Tensor]:
-    """Sum over the tasks asked of weight x (task loss + w_d decorrelation + w_b balance).
+    """What is minimised, "total": the sum of the tasks' totals; and its parts (see `Losses`)."""
+    found = task_totals(output, batch, infos, config)
+    return {"total": found.total()} | found.parts
 
-    Returns:
-        Tensors without dimension: "total", "loss/<task>" for each task of the batch and, as far
-        as the network has them, "decorrelation" and "balance" (both unweighted).
-    """
+
+def task_totals(
+    output: Output, batch: Batch, infos: Sequence[TaskInfo], config: ObjectiveConfig
+) -> Losses:
+    """What a batch lost, task by task."""
     by_name = {info.name: info for info in infos}
     weights = task_weights(infos, config)
     parts = {}
@@ -40,14 +71,14 @@ def objective(
         "balance": config.balance_weight,
     }
     shared = sum(factors[name] * part for name, part in parts.items())
-    total = torch.zeros((), device=output.logits[batch.tasks[0]].device)
+    totals = {}
     for task in batch.tasks:
         loss = task_loss(
             by_name[task], output.logits[task], batch.labels[task], batch.label_masks[task]
         )
         parts[f"loss/{task}"] = loss
-        total = total + weights[task] * (loss + shared)
-    return {"total": total} | parts
+        totals[task] = weights[task] * (loss + shared)
+    return Losses(totals, parts)
 
 
 def task_weights(infos: Sequence[TaskInfo], config: ObjectiveConfig) -> dict[str, float]:

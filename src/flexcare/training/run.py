@@ -1,24 +1,27 @@
 """Puts the right half together: store -> run folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flexcare.baselines.networks import NETWORKS
 from flexcare.config import Config, check, over
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
+from flexcare.models.network import Network
 from flexcare.presets import read_preset
-from flexcare.store import Store
+from flexcare.store import HAS, Store
 from flexcare.training.checkpoint import load_checkpoint
 from flexcare.training.folder import CHECKPOINT, RunFolder
 from flexcare.training.labels import labelled
@@ -61,27 +64,91 @@ def train(
     asked = _asked(settings or {}, tasks, modalities, {"epochs": epochs, "seed": seed})
     if not resume:
         refuse_existing(out)
-    config = _resumed(out, opened, asked) if resume else _resolved(opened, asked)
-    rows = {task: opened.rows(task, "train") for task in config.tasks or ()}
-    rows = labelled(opened, rows, config.training)
+    config = resumed(out, opened, asked) if resume else resolved(opened, asked)
+    learn(assembled(opened, config), out, resume=resume, quiet=quiet)
+    return out
+
+
+def assembled(
+    store: Store,
+    config: Config,
+    model: Network | None = None,
+    scaling: dict[str, Any] | None = None,
+    with_any: Collection[str] = (),
+) -> Loop:
+    """A loop at its beginning.
+
+    Args:
+        config: as `resolved` gives it.
+        model: None: a new one.
+        scaling: of the store's numbers; None: its own.
+        with_any: only samples with one of these modalities are learned from; (): all.
+    """
+    tasks, seed = config.tasks or (), config.training.seed
+    rows = {task: having(store, store.rows(task, "train"), with_any) for task in tasks}
+    rows = labelled(store, rows, config.training)
     _refuse_empty(rows)
+    tuning = {task: _tuning_rows(store, task, seed, with_any) for task in tasks}
     fabric = _fabric(config)
-    torch.manual_seed(config.training.seed)
-    model = NETWORKS[config.network](
-        config.model,
-        [opened.modalities[name] for name in config.modalities or ()],
-        [opened.tasks[name] for name in config.tasks or ()],
-    )
-    plan = Plan(opened, rows, config.training)
-    tuning = {task: _tuning_rows(opened, task, config.training.seed) for task in rows}
-    loader = Loader(opened, opened.manifest["scaling"], config.modalities, config.model)
-    loop = Loop(fabric, model, loader, plan, tuning, config)
+    if model is None:
+        torch.manual_seed(seed)
+        model = NETWORKS[config.network](
+            config.model,
+            [store.modalities[name] for name in config.modalities or ()],
+            [store.tasks[name] for name in tasks],
+        )
+    plan = Plan(store, rows, config.training)
+    own = store.manifest["scaling"] if scaling is None else scaling
+    loader = Loader(store, own, config.modalities, config.model)
+    return Loop(fabric, model, loader, plan, tuning, config)
+
+
+def learn(
+    loop: Loop,
+    out: Path,
+    *,
+    held: Mapping[str, Tensor] | None = None,
+    extends: dict[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train, and leave a run.
+
+    Args:
+        held: by parameter its first rows, which stay as they are.
+        extends: what the network was before, for those who read the run.
+
+    Raises:
+        UserError, KeyboardInterrupt: as `train`.
+    """
+    _hold(loop.optimizer, loop.model, held or {})
     if resume:
-        loop.progress = load_checkpoint(out / CHECKPOINT, model, loop.optimizer)
-    folder = RunFolder(out, opened, loop, quiet)
+        loop.progress = load_checkpoint(
+            out / CHECKPOINT, loop.model, loop.optimizer, loop.averaged, loop.gradients
+        )
+    folder = RunFolder(out, loop.loader.store, loop, quiet, extends)
     with folder.shown():
         loop.run(folder.hooks())
-    return out
+
+
+def having(store: Store, rows: Rows, modalities: Collection[str]) -> Rows:
+    """Those of the samples that have one of the modalities; all where none is named."""
+    if not modalities:
+        return rows
+    has = [store.samples[HAS + name].to_numpy()[rows] for name in modalities]
+    return rows[np.any(has, axis=0)]
+
+
+def _hold(optimizer: Optimizer, model: Network, held: Mapping[str, Tensor]) -> None:
+    """Put the first rows of parameters back after each step, whatever the optimizer does."""
+
+    def put_back(*_: object) -> None:
+        with torch.no_grad():
+            for name, first in held.items():
+                model.get_parameter(name)[: len(first)].copy_(first)
+
+    if held:
+        optimizer.register_step_post_hook(put_back)
 
 
 def _asked(
@@ -108,7 +175,7 @@ def _preset(store: Store) -> dict[str, Any]:
     return training
 
 
-def _resolved(store: Store, settings: dict[str, Any]) -> Config:
+def resolved(store: Store, settings: dict[str, Any]) -> Config:
     """The configuration of a new run, with the store's tasks and modalities named."""
     config = check(Config, over(_preset(store), settings), "the settings of train")
     if config.network not in NETWORKS:
@@ -133,8 +200,14 @@ def _resolved(store: Store, settings: dict[str, Any]) -> Config:
     )
 
 
-def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:
-    """The configuration of the run at `out`, perhaps with more epochs."""
+def resumed(
+    out: Path, store: Store, settings: dict[str, Any], extends: dict[str, Any] | None = None
+) -> Config:
+    """The configuration of the run at `out`, perhaps with more epochs.
+
+    Raises:
+        UserError: no run, or one that another command began.
+    """
     found = read_json(out / "config.json", "a run that `flexcare train` wrote")
     if not isinstance(found, dict) or found.get("artefact") != "run":
         raise UserError(f"{out} is not a run", expected="a folder that `flexcare train` wrote")
@@ -144,6 +217,12 @@ def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:
             found="other samples",
             expected=f"the store that was at {found['store']}",
             do="Resume with that store, or start a new run.",
+        )
+    if found.get("extends") != extends:
+        raise UserError(
+            f"run {out} was not begun so",
+            found=_begun(found.get("extends")),
+            expected="the command, the bundle and the names that it was begun with",
         )
     check(Config, settings, "the settings of train")
     others = [key for key in settings if key != "training"]
@@ -156,6 +235,14 @@ def _resumed(out: Path, store: Store, settings: dict[str, Any]) -> Config:
             do="Leave these out, or start a new run with another --out.",
         )
     return check(Config, over(found["config"], settings), f"{out / 'config.json'}")
+
+
+def _begun(extends: dict[str, Any] | None) -> str:
+    """What began a run, in words."""
+    if extends is None:
+        return "a run of `flexcare train`"
+    what = ", ".join(extends["tasks"] + extends["modalities"])
+    return f"an extension by {what}{'' if extends['frozen'] else ', unfrozen'}"
 
 
 def _refuse_empty(rows: dict[str, Rows]) -> None:
@@ -198,8 +285,8 @@ def _fabric(config: Config) -> Fabric:
     return fabric
 
 
-def _tuning_rows(store: Store, task: str, seed: int) -> Rows:
+def _tuning_rows(store: Store, task: str, seed: int, with_any: Collection[str] = ()) -> Rows:
     """Tuning samples; of an hourly task one hour a stay, the same in every epoch and run."""
     # differs from the paper: it draws one hour a stay once for all; evaluation here asks all.
-    rows = store.rows(task, "tuning")
+    rows = having(store, store.rows(task, "tuning"), with_any)
     return one_hour(store, rows, seed, -1) if store.tasks[task].hourly and len(rows) else rows

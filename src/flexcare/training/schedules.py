@@ -4,7 +4,7 @@ Asynchronous training is a step with one task, parallel training a step with man
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
@@ -125,6 +125,23 @@ SCHEDULES: dict[str, Callable[[Pool], Iterator[Step]]] = {
 }
 
 
+def cycles(steps: Iterable[Step]) -> list[tuple[Step, ...]]:
+    """Steps in groups that make one update each.
+
+    A step of several tasks stands alone. Steps of one task are gathered until a task would come
+    twice: in round-robin a group is a step of every task.
+    """
+    out: list[tuple[Step, ...]] = []
+    for step in steps:
+        last = out[-1] if out else ()
+        single = len(step.tasks) == 1 and all(len(one.tasks) == 1 for one in last)
+        if last and single and step.tasks not in [one.tasks for one in last]:
+            out[-1] = (*last, step)
+        else:
+            out.append((step,))
+    return out
+
+
 class Plan:
     """The steps of every epoch.
 
@@ -143,6 +160,15 @@ class Plan:
             return list(rule(self._pool(number)))
         passes = (rule(self._pool(number, again)) for again in counting())
         return list(islice(chain.from_iterable(passes), wanted))
+
+    def one_each(self, number: int) -> list[Step]:
+        """A step of each task, all of one size, drawn by `number`: to compare their gradients."""
+        generator = np.random.default_rng([self.config.seed, number, 0, 1])
+        size = min(self.config.batch_size, *map(len, self.rows.values()))
+        return [
+            Step((task,), np.sort(generator.choice(rows, size, replace=False))[:, None])
+            for task, rows in self.rows.items()
+        ]
 
     def passes(self) -> dict[str, float]:
         """How often the first epoch goes through the samples of each task."""

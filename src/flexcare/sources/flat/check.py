@@ -12,6 +12,7 @@ from flexcare.config import read_toml
 from flexcare.errors import UserError
 from flexcare.features.notes import note_rules
 from flexcare.features.variables import Variable, VariableSet, variable_set
+from flexcare.features.waves import UnusableWave, check_wave
 from flexcare.sources.flat.faults import LONG, SHOWN, Faults, shortened
 from flexcare.sources.flat.layout import CELLS, TABLE_OF_KIND, TABLES, TASKS, VARIABLES
 from flexcare.sources.flat.reading import find_tables, read_table
@@ -171,6 +172,8 @@ class _Look:
         for table in dict.fromkeys(TABLE_OF_KIND.values()):
             names = variables_of(variables, table)
             self._names(table, "variable", VARIABLES, list(names))
+        for name, variable in variables_of(variables, "waves").items():
+            self._records(name, variable)
         known = variables_of(variables, "events")
         plain = [name for name, variable in known.items() if not variable.categories]
         for wrong, expected in _faults_of("number", "value"):
@@ -185,6 +188,22 @@ class _Look:
                 )
                 named = ", ".join(variable.categories)
                 self._values([name], wrong, f"a category of {name}: {named}")
+
+    def _records(self, name: str, variable: Variable) -> None:
+        """Records of a variable of waves that are not what it says."""
+        mine = f"FROM flat_waves WHERE variable = {_quoted(name)}"
+        sql = f"SELECT row, rate AS found {mine} AND TRY_CAST(rate AS DOUBLE) <> {variable.rate}"
+        self._rows("waves", "rate", f"{variable.rate:g} samples a second, as of {name}", sql)
+        wrong: dict[str, list[tuple[int | None, str]]] = {}
+        for row, path in self.connection.execute(
+            f"SELECT row, path {mine} AND path IS NOT NULL ORDER BY row"
+        ).fetchall():
+            try:
+                check_wave(self.folder / path, variable.channels, variable.samples)
+            except UnusableWave as fault:
+                wrong.setdefault(fault.expected, []).append((row, fault.found))
+        for expected, found in wrong.items():
+            self.faults.extend(self.files["waves"].name, "path", expected, found, len(found))
 
     def _variable_set(self) -> VariableSet | None:
         """The variables, if nothing is wrong with any of them."""

@@ -78,6 +78,16 @@ TABLES = {
         {"stay_id": Column("id"), "variable": Column("text"), **_TIMES, "vector": Column("vector")},
         refers=("stays",),
     ),
+    "waves": Table(
+        {
+            "stay_id": Column("id"),
+            "variable": Column("text"),
+            **_TIMES,
+            "rate": Column("number"),
+            "path": Column("text"),
+        },
+        refers=("stays",),
+    ),
     "documents": Table(
         {
             "subject_id": Column("id"),
@@ -114,6 +124,7 @@ TABLE_OF_KIND = {
     "static": "events",
     "codes": "codes",
     "embedding": "embeddings",
+    "wave": "waves",
 }
 _ZONE = r"'.*[0-9]:[0-9].*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)'"
 _TIME = r"'[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?)?'"

@@ -1,7 +1,7 @@
 """A hospital's own tables as tidy tables; see sources.tables.Source."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,14 @@ FROM (SELECT *, {text}::VARCHAR AS text, {number}::VARCHAR AS number FROM flat_{
     JOIN items ON items.itemid = facts.variable
     LEFT JOIN kept ON kept.stay_id = facts.stay_id::BIGINT
 """
-# The text and the number of an event, by the table of its row; a vector stands there by its row.
+_NUMBER = "(row_number() OVER (PARTITION BY variable ORDER BY row) - 1)::VARCHAR"
+# The text and the number of an event, by the table of its row; a vector or wave stands there by its
+# row.
 _VALUES = {
     "events": ("value", "value"),
     "codes": ("code", "NULL"),
-    "embeddings": ("NULL", "(row_number() OVER (PARTITION BY variable ORDER BY row) - 1)::VARCHAR"),
+    "embeddings": ("NULL", _NUMBER),
+    "waves": ("NULL", _NUMBER),
 }
 
 
@@ -58,6 +61,7 @@ class Flat(FewTables):
 
     name: str = "flat"
     variables: str = ""
+    waves: dict[str, list[Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         faults, files = check(self.path, self.connection)
@@ -73,7 +77,7 @@ class Flat(FewTables):
         self.files += [files[name] for name in TABLES if name in files]
         self.files.append(self.path / VARIABLES)
         self.variables = str(self.path / VARIABLES)
-        self.vectors = self._vectors()
+        self.vectors, self.waves = self._vectors(), self._waves()
 
     @property
     def cxr(self) -> Path:
@@ -146,9 +150,16 @@ class Flat(FewTables):
             out[name] = values.astype(np.float32).reshape(len(of_it), -1)
         return out
 
+    def _waves(self) -> dict[str, list[Path]]:
+        """The record of each row of each variable."""
+        out: dict[str, list[Path]] = {}
+        rows = self._table("SELECT variable, path FROM flat_waves ORDER BY variable, row")
+        for row in rows.to_pylist():
+            out.setdefault(row["variable"], []).append(self.path / row["path"])
+        return out
+
     def events(self, stays: pa.Table, variables: VariableSet, clock: str) -> Iterator[pa.Table]:
-        """Values, codes and vectors of these stays, each from the time on at which it was there,
-        whatever the clock."""
+        """What these stays have, each from when it was there on, whatever the clock."""
         rows = pa.array(range(len(stays)), pa.int32())
         self.connection.register("cohort_stays", stays.append_column("stay", rows))
         self.connection.execute(

@@ -18,6 +18,7 @@ SEED = 0
 HOURS = 48  # of a stay
 WIDTH = 8  # of a vector
 SIDE = 32  # pixels of an image
+CHANNELS, RATE, SAMPLES = ("I", "II"), 50, 200  # of a wave
 START = datetime(2031, 1, 1, 8)
 _README = """An example of the flat tables: every patient here is invented, with random numbers.
 docs/data.md says what the columns mean. Replace the rows by your own and look at them with
@@ -55,6 +56,14 @@ kind = "codes"
 unit = "vector"
 modality = "slide"
 kind = "embedding"
+
+[ecg]
+unit = "mV"
+channels = ["I", "II"]
+rate = 50  # samples a second
+samples = 200  # in each channel: 4 seconds
+modality = "ecg"
+kind = "wave"
 """
 _TASK = """question = "Will this patient come back within 30 days?"
 kind = "binary"
@@ -72,7 +81,7 @@ def write_template(out: Path) -> None:
     """
     refuse_existing(out, "DIR")
     with whole(out) as folder:
-        for name in ("", TASKS, "films"):
+        for name in ("", TASKS, "films", "ecg"):
             (folder / name).mkdir()
         (folder / "README.txt").write_text(_README)
         (folder / VARIABLES).write_text(_VARIABLES)
@@ -109,6 +118,10 @@ def _add_subject(
         rows["embeddings"].append((stay, "slide", at(0), at(24), vector.astype(np.float32)))
     if number % 3:
         rows["documents"].append((number, at(2), at(3), "note", f"Seen in room {number}."))
+    if number % 6:
+        path = f"ecg/{number}.parquet"
+        pq.write_table(_wave(fast, rng), folder / path)
+        rows["waves"].append((stay, "ecg", at(5), None, RATE, path))
     if number % 5:
         path = f"films/{number}.jpg"
         (folder / path).write_bytes(_picture(rng))
@@ -119,6 +132,15 @@ def _add_subject(
 def _picture(rng: np.random.Generator) -> bytes:
     grey = rng.integers(0, 256, (SIDE, SIDE, 1), np.uint8)
     return bytes(simplejpeg.encode_jpeg(grey, quality=80, colorspace="GRAY"))
+
+
+def _wave(fast: bool, rng: np.random.Generator) -> pa.Table:
+    """A record: a column a channel, a row a sample."""
+    phase = 2 * np.pi * (1.8 if fast else 1.2) * np.arange(SAMPLES) / RATE
+    beats = np.exp(20 * (np.cos(phase + rng.uniform(0, 6)) - 1))
+    noise = rng.normal(0, 0.05, (len(CHANNELS), SAMPLES))
+    waves = (np.outer((0.6, 1.0), beats) + noise).astype(np.float32)
+    return pa.table(dict(zip(CHANNELS, waves, strict=True)))
 
 
 def _write(folder: Path, name: str, rows: list[tuple[Any, ...]]) -> None:

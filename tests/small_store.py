@@ -27,16 +27,21 @@ TINY = {"hidden": 8, "layers": 1, "feedforward": 2, "patch": 8, "experts": 4, "m
 
 
 def small_store(
-    path: Path, train: int = 24, tuning: int = 6, seed: int = 0, alike: bool = False
+    path: Path,
+    train: int = 24,
+    tuning: int = 6,
+    seed: int = 0,
+    alike: bool = False,
+    held_out: int = 2,
 ) -> Store:
     """One stay a subject; `death` and every hour of `stay` ask the same things at hour 8.
 
     Args:
-        train, tuning: subjects of these splits; two more are held out.
+        train, tuning, held_out: subjects of these splits.
         alike: all answers of the tuning split are 0.
     """
     random = np.random.default_rng(seed)
-    subjects = train + tuning + 2
+    subjects = train + tuning + held_out
     path.mkdir(parents=True)
     sick = random.random(subjects) < 0.5
     hours = random.integers(ASKED_AT, 15, subjects)
