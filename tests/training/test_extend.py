@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from short_runs import MODEL, TRAINING, assert_same, lines
-from small_store import small_store
 
 from flexcare.errors import UserError
 from flexcare.evaluation.run import evaluate
@@ -21,6 +20,7 @@ from flexcare.training.efficiency import efficiency
 from flexcare.training.extend import Options, extend_modality, extend_task
 from flexcare.training.run import train
 from prepared import quiet
+from small_store import small_store
 
 QUIET = Options(quiet=True)
 TASKS = ["death", "stay"]
