@@ -10,7 +10,7 @@ from typing import Any
 from flexcare.errors import UserError
 from flexcare.experiments.figures import draw
 from flexcare.experiments.measures.trained import Found, epochs_of
-from flexcare.experiments.plan import STORE, Experiment, Rule, Size, read_experiment
+from flexcare.experiments.plan import STORE, Experiment, Rule, Size, read_data, read_experiment
 from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, judge, together
 from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
 from flexcare.files import read_json, whole, write_json
@@ -56,6 +56,7 @@ def experiment(
     if broken and not plan.broken:
         raise UserError(f"experiment {plan.id} has no broken variant")
     place = out / known / size / (f"{plan.id}-broken" if broken else plan.id)
+    read_data(known)  # refused before a folder is asked for
     needs = known not in (INVENTED, STORE)
     ground = ground_of(data, size, data_folder(folder) if needs else None, out, say)
     _begin(plan, place)
