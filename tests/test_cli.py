@@ -89,6 +89,16 @@ def test_the_value_of_a_modality_is_told_of_a_split_and_of_one_sample(folder, ca
     assert "answers no sample 'drg/1'" in capsys.readouterr().err
 
 
+def test_judging_a_run_names_the_groups_that_it_serves_worse(folder, monkeypatch, capsys):
+    found = json.loads((folder / "run" / "evaluation" / "held_out.json").read_text())
+    name, task = next(iter(found["tasks"].items()))
+    worse = {"key": "sex", "group": "F", "number": "coverage", "value": 0.5, "low": 0, "high": 0.6}
+    next(iter(task["models"].values()))["under_served"] = [worse]
+    monkeypatch.setattr("flexcare.evaluation.run.evaluate", lambda *given, **settings: found)
+    assert flexcare("evaluate", folder / "run") == 0
+    assert f"question of the report: {name.replace('_', ' ')} (sex F)" in capsys.readouterr().out
+
+
 def test_models_are_judged_on_the_same_samples(folder):
     where = folder / "run" / "predictions" / "held_out"
     tables = [

@@ -197,9 +197,13 @@ def evaluate(
         resamples: of the subjects, for the intervals.
     """
     from flexcare.evaluation.run import evaluate as judge
+    from flexcare.report.words import under_served_line
     from flexcare.show import table_of
 
-    print(table_of(judge(run, split, baselines=baselines, resamples=resamples)))
+    found = judge(run, split, baselines=baselines, resamples=resamples)
+    print(table_of(found))
+    if line := under_served_line(found):
+        print(line)
 
 
 @app.command(sort_key=4)

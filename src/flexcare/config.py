@@ -131,6 +131,8 @@ class TrainingConfig(Section):
     ] = "sequential"
     temperature: float = Field(2.0, gt=0)  # of the temperature schedule
     epoch_steps: int | None = Field(None, ge=1)  # steps of an epoch; None: one pass
+    # What a pass has of a stay's hourly questions: one, drawn anew, or all, as they are judged.
+    hours: Literal["one", "every"] = "one"
     label_share: float = Field(1.0, gt=0, le=1)  # of the training subjects, by a hash
     label_overlap: Literal["same", "disjoint"] = "same"  # disjoint: each task has its own subjects
     # Of the gradients of the tasks in an update: what they become, and how loud each is before.

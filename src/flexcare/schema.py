@@ -27,7 +27,7 @@ class TaskInfo:
         classes: names of the outputs, in order; binary: one name.
         metric: primary metric, a key of evaluation.metrics.METRICS.
         weight: factor of the task's loss.
-        hourly: asked at many hours of a stay; training draws one hour a stay and epoch.
+        hourly: asked at many hours of a stay; training may draw one hour a stay and epoch.
     """
 
     name: str

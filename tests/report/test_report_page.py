@@ -179,7 +179,7 @@ def test_under_served_groups_are_named_before_everything_and_in_their_question(s
         "high": -0.02,
     }
     text = render(with_model(short, "readmission", under_served=[gap]))
-    assert text.index("see each question: readmission (sex F)") < text.index('id="opening"')
+    assert text.index("question of the report: readmission (sex F)") < text.index('id="opening"')
     said = "sex F: AUROC is lower than that of all patients by 0.060 (0.020–0.100)."
     assert said in section(text, "questions")
     assert "(sex F)" not in render(with_model(short, "readmission", under_served=[]))

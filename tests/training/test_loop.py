@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from flexcare.config import TrainingConfig
 from flexcare.evaluation.metrics import measure_arrays
 from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
@@ -125,7 +126,7 @@ def test_the_tuning_metrics_are_those_of_the_model(store, tmp_path):
     loader = Loader(store, store.manifest["scaling"])
     means = []
     for info in bundle.tasks:
-        rows = _tuning_rows(store, info.name, 0)
+        rows = _tuning_rows(store, info.name, TrainingConfig())
         answers = predict_rows(bundle.model, loader, {info.name: rows})[info.name]
         batch = loader.batch(rows[:, None], (info.name,))
         labels, mask = batch.labels[info.name].numpy(), batch.label_masks[info.name].numpy()
@@ -199,10 +200,13 @@ def test_modalities_are_hidden_in_training_alone(store, tmp_path, monkeypatch):
 
 
 def test_tuning_asks_one_hour_a_stay_the_same_in_every_epoch(store):
-    rows = _tuning_rows(store, "stay", 0)
+    rows = _tuning_rows(store, "stay", TrainingConfig())
     assert len(rows) == 6
-    assert (rows == _tuning_rows(store, "stay", 0)).all()
-    assert len(_tuning_rows(store, "death", 0)) == 6
+    assert (rows == _tuning_rows(store, "stay", TrainingConfig())).all()
+    assert len(_tuning_rows(store, "death", TrainingConfig())) == 6
+    every = _tuning_rows(store, "stay", TrainingConfig(hours="every"))
+    assert (every == store.rows("stay", "tuning")).all()
+    assert len(every) > 6
 
 
 @pytest.mark.parametrize(("rows", "world"), [(32, 1), (32, 2), (33, 4), (1, 2)])

@@ -133,6 +133,11 @@ def test_hours_are_drawn_anew_each_epoch_and_spread_over_the_stay(store):
         assert abs(times[row] - 200 * share) < 5 * deviation
 
 
+def test_every_hour_is_learned_from_where_wanted(store):
+    made = plan(store, "sequential", hours="every")
+    assert sorted(asked(made.epoch(0), "stay")) == store.rows("stay", "train").tolist()
+
+
 def test_stays_draw_their_hours_apart_from_each_other(store):
     rows = store.rows("stay", "train")
     hours = Counter(stays(store, rows))

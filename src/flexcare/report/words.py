@@ -227,9 +227,8 @@ def under_served_line(evaluation: dict[str, Any]) -> str:
         first: dict[str, Any] = next(iter(task["models"].values()), {})
         groups = dict.fromkeys(map(group_name, first.get("under_served", [])))
         parts += [f"{spaced(name)} ({', '.join(groups)})"] if groups else []
-    return (
-        f"Under-served groups of patients, see each question: {'; '.join(parts)}." if parts else ""
-    )
+    told = "Under-served groups of patients, with numbers under each question of the report"
+    return f"{told}: {'; '.join(parts)}." if parts else ""
 
 
 def companions_sentence(companions: Companions) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flexcare.baselines.networks import NETWORKS
-from flexcare.config import Config, check, over
+from flexcare.config import Config, TrainingConfig, check, over
 from flexcare.errors import UserError, unknown
 from flexcare.files import read_json, refuse_existing
 from flexcare.loading.loader import Loader
@@ -84,14 +84,14 @@ def assembled(
         scaling: of the store's numbers; None: its own.
         with_any: only samples with one of these modalities are learned from; (): all.
     """
-    tasks, seed = config.tasks or (), config.training.seed
+    tasks = config.tasks or ()
     rows = {task: having(store, store.rows(task, "train"), with_any) for task in tasks}
     rows = labelled(store, rows, config.training)
     _refuse_empty(rows)
-    tuning = {task: _tuning_rows(store, task, seed, with_any) for task in tasks}
+    tuning = {task: _tuning_rows(store, task, config.training, with_any) for task in tasks}
     fabric = _fabric(config)
     if model is None:
-        torch.manual_seed(seed)
+        torch.manual_seed(config.training.seed)
         model = NETWORKS[config.network](
             config.model,
             [store.modalities[name] for name in config.modalities or ()],
@@ -285,8 +285,11 @@ def _fabric(config: Config) -> Fabric:
     return fabric
 
 
-def _tuning_rows(store: Store, task: str, seed: int, with_any: Collection[str] = ()) -> Rows:
-    """Tuning samples; of an hourly task one hour a stay, the same in every epoch and run."""
+def _tuning_rows(
+    store: Store, task: str, config: TrainingConfig, with_any: Collection[str] = ()
+) -> Rows:
+    """Tuning samples; of an hourly task one hour a stay, the same in every epoch, or every hour."""
     # differs from the paper: it draws one hour a stay once for all; evaluation here asks all.
     rows = having(store, store.rows(task, "tuning"), with_any)
-    return one_hour(store, rows, seed, -1) if store.tasks[task].hourly and len(rows) else rows
+    drawn = store.tasks[task].hourly and config.hours == "one" and len(rows)
+    return one_hour(store, rows, config.seed, -1) if drawn else rows

@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Pool:
-    """Training samples by task; hourly tasks have one hour a stay, drawn for this epoch."""
+    """Training samples by task; hourly tasks may have one hour a stay, drawn for this epoch."""
 
     rows: dict[str, Rows]
     batch: int
@@ -182,7 +182,7 @@ class Plan:
         config = self.config
         drawn = {
             task: one_hour(self.store, rows, config.seed, number)
-            if self.store.tasks[task].hourly
+            if self.store.tasks[task].hourly and config.hours == "one"
             else rows
             for task, rows in self.rows.items()
         }
