@@ -256,6 +256,7 @@ def report(
     /,
     *,
     experiments: bool = False,
+    told: Path | None = None,
     split: Split = "held_out",
     beside: Annotated[list[Path] | None, Parameter(negative="")] = None,
     question: str | None = None,
@@ -265,6 +266,8 @@ def report(
     Args:
         run: folder that `evaluate` has judged; with --experiments that of `flexcare experiment`.
         experiments: one page of all claims and their verdicts, and claims.md, instead.
+        told: folder of claims.md and claims.json, where the laboratory's claims replace those
+            told earlier; the laboratory if absent.
         split: the split it was judged on.
         beside: another evaluated run to compare with; may be repeated.
         question: the task that the comparison is about.
@@ -274,7 +277,7 @@ def report(
     if experiments:
         from flexcare.experiments.page import claims
 
-        print(f"claims: {claims(run)}")
+        print(f"claims: {claims(run, told)}")
         return
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 

@@ -190,6 +190,21 @@ def test_all_claims_stand_on_one_page(laboratory):
     assert "| refuted |" in line  # the broken variant
 
 
+def test_claims_of_another_laboratory_stay_as_they_were_told(laboratory, tmp_path):
+    run(laboratory, "M1")
+    claims(laboratory, tmp_path)
+    told = json.loads((tmp_path / "claims.json").read_text())
+    known = [one for one in told["claims"] if one["id"] == "M1" and not one["broken"]]
+    other = [{**one, "data": "eicu", "date": "2020-01-01"} for one in known]
+    stale = [{**one, "date": "2020-01-01"} for one in known]
+    (tmp_path / "claims.json").write_text(json.dumps({**told, "claims": [*other, *stale]}))
+    claims(laboratory, tmp_path)
+    text = (tmp_path / "claims.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| M1 |")]
+    assert [line.endswith("2020-01-01 |") for line in rows] == [False, True]
+    assert "| eicu, demo |" in rows[1]
+
+
 def test_what_cannot_be_run_is_said(laboratory, tmp_path):
     with pytest.raises(UserError, match="cannot be run on eicu"):
         experiment("F1", data="eicu", out=tmp_path)

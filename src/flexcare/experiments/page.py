@@ -1,4 +1,4 @@
-"""All claims on one offline page, and as docs/claims.md: verdicts with numbers and commands."""
+"""All claims on one offline page, and as claims.md and .json: verdicts with numbers, commands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,15 @@ from markupsafe import Markup
 from flexcare.errors import UserError
 from flexcare.experiments.run import RESULT
 from flexcare.experiments.verdict import REFUTED
-from flexcare.files import read_json, whole
+from flexcare.files import read_json, whole, write_json
 from flexcare.report.figures import COLOURS
 
 TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 PAGE, CLAIMS = "experiments.html", "claims.md"
+TOLD = (  # of a result, in claims.json
+    "id", "data", "size", "broken", "question", "equal", "refuted_by", "verdict", "rules",
+    "command", "minutes", "date",
+)  # fmt: skip
 HEAD = """# Claims
 
 Written by `flexcare report --experiments`. A verdict follows from a rule that stands in the
@@ -27,8 +31,12 @@ broken variant too, which must be refuted.
 Result = dict[str, Any]
 
 
-def claims(laboratory: Path) -> Path:
-    """Write experiments.html and claims.md into a laboratory; gives the path of the page.
+def claims(laboratory: Path, told: Path | None = None) -> Path:
+    """Write experiments.html into a laboratory, claims.md and .json into `told`; gives the page.
+
+    Args:
+        told: a folder, where claims that the laboratory has not run stay as they are; None: the
+            laboratory.
 
     Raises:
         UserError: no experiment has been finished there.
@@ -40,12 +48,18 @@ def claims(laboratory: Path) -> Path:
             expected="a folder that `flexcare experiment` works in",
             do="flexcare experiment --list says what there is to run.",
         )
+    path = (told or laboratory) / CLAIMS
+    known = path.with_suffix(".json")
+    earlier = read_json(known, "claims")["claims"] if known.exists() else []
+    new = {(*_key(one), one["broken"]): {name: one[name] for name in TOLD} for one, _ in found}
+    stay = [one for one in earlier if (*_key(one), one["broken"]) not in new]
+    every = sorted([*stay, *new.values()], key=_order)
+    with whole(path) as temporary:
+        temporary.write_text(markdown(every))
+    write_json(known, {"artefact": "claims", "claims": every})
     right = [(one, place) for one, place in found if not one["broken"]]
-    controls = {_key(one): one["verdict"] for one, _ in found if one["broken"]}
-    with whole(laboratory / CLAIMS) as temporary:
-        temporary.write_text(markdown([one for one, _ in right], controls))
     with whole(laboratory / PAGE) as temporary:
-        temporary.write_text(_page(right, controls), encoding="utf-8")
+        temporary.write_text(_page(right, _controls(every)), encoding="utf-8")
     return laboratory / PAGE
 
 
@@ -53,17 +67,26 @@ def _results(laboratory: Path) -> list[tuple[Result, Path]]:
     """Every finished experiment and its folder, by claim, set of data and size."""
     paths = sorted(laboratory.glob(f"*/*/*/{RESULT}"))
     found = [(read_json(path, "the result of an experiment"), path.parent) for path in paths]
-    return sorted(
-        found, key=lambda one: (one[0]["id"], one[0]["data"] != "synthetic", _key(one[0]))
-    )
+    return sorted(found, key=lambda one: _order(one[0]))
+
+
+def _order(result: Result) -> tuple[Any, ...]:
+    return result["id"], result["data"] != "synthetic", _key(result), result["broken"]
+
+
+def _controls(results: Sequence[Result]) -> dict[tuple[str, str, str], str]:
+    """By claim, set of data and size the verdict on the broken variant."""
+    return {_key(one): one["verdict"] for one in results if one["broken"]}
 
 
 def _key(result: Result) -> tuple[str, str, str]:
     return result["id"], result["data"], result["size"]
 
 
-def markdown(results: Sequence[Result], controls: dict[tuple[str, str, str], str]) -> str:
+def markdown(results: Sequence[Result]) -> str:
     """The table of verdicts, and under it each rule with its numbers."""
+    controls = _controls(results)
+    results = [one for one in results if not one["broken"]]
     lines = [HEAD, "| claim | question | data | verdict | broken variant | minutes | date |"]
     lines.append("|---" * 7 + "|")
     for one in results:
