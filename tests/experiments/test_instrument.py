@@ -4,6 +4,7 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_all_claims_stand_on_one_page(laboratory):
     assert "| M1 |" in text
     line = next(line for line in text.splitlines() if line.startswith("| M1 |"))
     assert "| refuted |" in line  # the broken variant
+
+
+def test_without_torchjd_no_training_is_begun(laboratory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    before = set(laboratory.rglob("finished"))
+    with pytest.raises(UserError, match=r"flexcare\[gradients\]"):
+        run(laboratory, "Q1")
+    assert set(laboratory.rglob("finished")) == before
 
 
 def test_what_cannot_be_run_is_said(laboratory, tmp_path):
