@@ -4,6 +4,7 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,14 @@ def test_claims_of_another_laboratory_stay_as_they_were_told(laboratory, tmp_pat
     rows = [line for line in text.splitlines() if line.startswith("| M1 |")]
     assert [line.endswith("2020-01-01 |") for line in rows] == [False, True]
     assert "| eicu, demo |" in rows[1]
+
+
+def test_without_torchjd_no_training_is_begun(laboratory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    before = set(laboratory.rglob("finished"))
+    with pytest.raises(UserError, match=r"flexcare\[gradients\]"):
+        run(laboratory, "Q1")
+    assert set(laboratory.rglob("finished")) == before
 
 
 def test_what_cannot_be_run_is_said(laboratory, tmp_path):

@@ -1,9 +1,13 @@
 """Measures against what is known of them."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from flexcare.evaluation.routing import divergence, mutual
+from flexcare.experiments.measures.conflict import conflict, reached_after
 from flexcare.experiments.measures.planted import needs_of, probe, shapley_value
 from flexcare.sources.synthetic.truth import truth
 
@@ -71,3 +75,39 @@ def test_which_modalities_matter_is_read_from_the_truth(task, label, matter):
 
 def test_a_coin_needs_nothing():
     assert needs_of(TRUTH, "phenotyping", "Cardiac dysrhythmias") is None
+
+
+def cosines(step, one, other, third):
+    """A line of gradients.jsonl of three tasks; None: the third has no gradient."""
+    table = [[1, one, other], [one, 1, third], [other, third, 1]]
+    silent = {"norm": [0, 0, 0], "cosine": [[None] * 3] * 3}
+    return {"step": step, "groups": {"pooling": silent, "all": {"norm": [1] * 3, "cosine": table}}}
+
+
+def test_cosines_are_averaged_over_pairs_and_steps(tmp_path):
+    lines = [cosines(0, 0.5, -0.5, -0.6), cosines(4, 0.2, None, None)]
+    (tmp_path / "gradients.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = conflict(SimpleNamespace(path=tmp_path))
+    assert {name: one.value for name, one in found.values.items()} == pytest.approx(
+        {"cosine": -0.1, "negative": 0.5}
+    )
+    table = found.shown["cosine"]
+    assert (table["rows"], table["columns"]) == (["all", "pooling"], ["step 0", "step 4"])
+    assert table["values"] == [[-0.2, 0.2], [0, 0]]
+
+
+def test_of_a_training_that_was_not_measured_there_are_no_cosines(tmp_path):
+    found = conflict(SimpleNamespace(path=tmp_path))
+    assert not found.values
+    assert not found.shown
+
+
+def test_what_costs_twice_as_much_has_come_half_as_far():
+    means = [0.5, 0.6, 0.8, 0.9]
+    assert reached_after(means, 1) == 0.9
+    assert reached_after(means, 0.9) == 0.9
+    assert reached_after(means, 2) == pytest.approx(0.6)
+    assert reached_after(means, 1.6) == pytest.approx(0.7)
+    assert reached_after(means, 5) is None
+    assert reached_after([None, 0.6], 2) is None
+    assert reached_after([None], 1) is None

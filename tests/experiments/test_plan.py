@@ -9,7 +9,7 @@ from flexcare.errors import UserError
 from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.plan import experiments, nested, read_data, read_experiment
 
-CLAIMS = {"M1", "M1b", "M2", "M2b", "S1", "M3", "F1", "Q3", "R2", "A1", "A3"}
+CLAIMS = {"M1", "M1b", "M2", "M2b", "S1", "M3", "F1", "Q1", "Q3", "R2", "A1", "A3"}
 PLAN = """
 id = "X"
 name = "x"

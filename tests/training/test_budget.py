@@ -6,8 +6,9 @@ import pytest
 from short_runs import MODEL
 
 from flexcare.errors import UserError
+from flexcare.store import Store
 from flexcare.training import budget
-from flexcare.training.budget import compare
+from flexcare.training.budget import compare, price
 from flexcare.training.loop import Loop
 
 TASKS = ("death", "stay", "findings")
@@ -66,6 +67,20 @@ def test_seconds_are_of_training_alone(store, monkeypatch):
     (found,) = compare(store, {"sum": ARMS["sum"]}, seconds=12.5, looks=2)
     assert [look["seconds"] for look in found["curve"]] == [7.0, 13.0]
     assert [look["steps"] for look in found["curve"]] == [7, 13]
+
+
+def test_a_price_is_of_a_step_and_the_first_update_does_not_count(store, monkeypatch):
+    """Of a clock on which a cycle of three steps takes 6 seconds, a step 1, the first of all 50."""
+    now, real, seen = [0.0], Loop._step, []
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+
+    def slowly(loop, tasks, batches):
+        now[0] += (6.0 if loop.gradients.cycles else 1.0) if loop in seen else 50.0
+        seen.append(loop)
+        real(loop, tasks, batches)
+
+    monkeypatch.setattr(Loop, "_step", slowly)
+    assert price(Store(store), ARMS["mean"], ARMS["sum"], updates=2) == 2
 
 
 def test_nothing_is_written(store, tmp_path, monkeypatch):

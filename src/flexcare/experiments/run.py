@@ -15,6 +15,7 @@ from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, jud
 from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
 from flexcare.files import read_json, whole, write_json
 from flexcare.reproduce.work import Say, data_folder
+from flexcare.training.aggregators import Aggregator
 
 PLAN, RESULT = "plan.json", "result.json"
 LABORATORY = Path("laboratory")
@@ -49,7 +50,8 @@ def experiment(
         The folder with result.json and the figures.
 
     Raises:
-        UserError: bad input, a rule that is no longer the one the work was begun with.
+        UserError: bad input, a rule that is no longer the one the work was begun with, TorchJD
+            missing for an aggregator.
     """
     out, known = Path(out), STORE if (Path(data) / "manifest.json").is_file() else data
     plan = read_experiment(name).on(known)
@@ -63,6 +65,8 @@ def experiment(
     count = plan.seeds if seeds is None else seeds
     jobs = _jobs(plan, ground, size, broken, count, out)
     every = [job for of_arm in jobs.values() for job in of_arm]
+    for name in {job.settings["training"]["aggregator"] for job in every} - {"sum"}:
+        Aggregator(name, ())  # that TorchJD is missing is told before the first training
     say(f"{plan.id}: {len(jobs)} arms, {count} seeds")
     all_done(every, processes or os.cpu_count() or 1, say)
     found = {arm: [job.found() for job in of_arm] for arm, of_arm in jobs.items()}

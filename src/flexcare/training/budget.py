@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from flexcare.config import over
@@ -51,6 +52,35 @@ def compare(
             spent = Spent(loop, limit, "seconds" if steps is None else "steps", looks)
             out.append({"arm": name, "seed": seed, "curve": spent.all()})
     return out
+
+
+def price(
+    store: Store, settings: dict[str, Any], plain: dict[str, Any], *, updates: int = 6
+) -> float:
+    """Seconds of a step of a training over those of another: the ratio of their medians.
+
+    Both go on in turn, an update each, so that a slow minute of the machine hits both; the first
+    of each is not counted. An update of several steps counts a part for each.
+
+    Args:
+        settings, plain: of the two (config.Config).
+
+    Raises:
+        UserError: settings that cannot be used, or a training that diverged.
+    """
+    loops = [assembled(store, resolved(store, one)) for one in (settings, plain)]
+    coming = [loop._batches(loop.updates(0)[: 1 + updates]) for loop in loops]
+    took: list[list[float]] = [[], []]
+    for loop in loops:
+        loop.model.train()
+    for _ in range(1 + updates):
+        for loop, some, seconds in zip(loops, coming, took, strict=True):
+            started = time.perf_counter()
+            if (update := next(some, None)) is not None:
+                loop._step(*update)
+                seconds.append((time.perf_counter() - started) / len(update[1]))
+    own, other = (median(seconds[1:] or seconds) for seconds in took)
+    return own / other
 
 
 class Spent:
