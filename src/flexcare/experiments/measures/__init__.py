@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from flexcare.experiments.measures.answers import answers, subsets
+from flexcare.experiments.measures.extension import extension
 from flexcare.experiments.measures.mask import mask
 from flexcare.experiments.measures.planted import planted
 from flexcare.experiments.measures.routing import routing
@@ -10,5 +11,5 @@ from flexcare.experiments.measures.spent import spent
 from flexcare.experiments.measures.trained import Found, Trained
 
 MEASURES: dict[str, Callable[[Trained], Found]] = {
-    rule.__name__: rule for rule in (answers, subsets, mask, routing, planted, spent)
+    rule.__name__: rule for rule in (answers, subsets, extension, mask, routing, planted, spent)
 }
