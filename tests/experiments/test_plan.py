@@ -64,7 +64,8 @@ def test_rules_speak_of_arms_that_are_there(data, size):
         plan = one.on(data)
         good, bad = (plan.variants(base, size, broken) for broken in (False, True))
         assert good.keys() == bad.keys()
-        assert good != bad
+        freed = any(plan.arm(one, True).unfreeze != plan.arms[one].unfreeze for one in plan.arms)
+        assert freed or good != bad
         for rule in plan.rules:
             assert {rule.of, rule.minus or rule.of} <= good.keys()
 

@@ -52,14 +52,14 @@ def experiment(
         UserError: bad input, a rule that is no longer the one the work was begun with.
     """
     out, known = Path(out), STORE if (Path(data) / "manifest.json").is_file() else data
-    whole_plan = read_experiment(name)
-    plan = whole_plan.on(known)
+    written = read_experiment(name)
+    plan = written.on(known)
     if broken and not plan.broken:
         raise UserError(f"experiment {plan.id} has no broken variant")
     place = out / known / size / (f"{plan.id}-broken" if broken else plan.id)
     read_data(known)  # refused before a folder is asked for
     needs = known not in (INVENTED, STORE)
-    other = whole_plan.data[known].store if known in whole_plan.data else {}
+    other = written.data[known].store if known in written.data else {}
     ground = ground_of(data, size, data_folder(folder) if needs else None, out, say, other)
     _begin(plan, place)
     count = plan.seeds if seeds is None else seeds

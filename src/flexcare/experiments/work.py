@@ -90,20 +90,26 @@ class Job:
             finished(self.run, lambda resume: self._extend(store, resume))
 
     def _extend(self, store: Store, resume: bool) -> None:
-        """Teach the base's network the tasks, or else the modalities, that it lacks."""
+        """Teach the base's network the tasks, or the modalities, that it lacks."""
         assert self.base is not None
         asked, known = self.settings, self.base.settings
         tasks, modalities = (
             [name for name in asked[kind] or () if name not in (known[kind] or ())]
             for kind in ("tasks", "modalities")
         )
-        names = {*(asked["tasks"] or ()), *(known["tasks"] or ())}
-        weights = asked["objective"]["task_weights"]
-        settings = {
-            "objective": asked["objective"]
-            | {"task_weights": {n: w for n, w in weights.items() if n in names or not names}},
-            "training": asked["training"],
-        } | ({} if tasks else {"tasks": asked["tasks"]})
+        if tasks and modalities:
+            raise UserError(
+                "an arm extends another by tasks and by modalities",
+                found=", ".join([*tasks, *modalities]),
+                expected="one of the two, the other as the extended arm has it",
+            )
+        settings = {name: asked[name] for name in ("objective", "training")}
+        names, weights = {*tasks, *(known["tasks"] or ())}, asked["objective"]["task_weights"]
+        if known["tasks"]:  # weights of others do not matter
+            kept = {name: weight for name, weight in weights.items() if name in names}
+            settings["objective"] = asked["objective"] | {"task_weights": kept}
+        if not tasks:
+            settings["tasks"] = asked["tasks"]
         how = Options(self.unfreeze, None if resume else settings, resume=resume, quiet=True)
         extend, new = (extend_task, tasks) if tasks else (extend_modality, modalities)
         extend(self.base.run / "bundle", store.path, new, self.run, how)

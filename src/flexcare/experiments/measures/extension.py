@@ -1,5 +1,7 @@
 """What a network's old answers became when it learned something new."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -7,6 +9,8 @@ from numpy.typing import NDArray
 from flexcare.evaluation.compare import MEAN, OWN
 from flexcare.experiments.measures.trained import Found, Trained
 from flexcare.experiments.verdict import Value
+
+Answers = dict[tuple[str, str], NDArray[np.float64]]
 
 
 def extension(run: Trained) -> Found:
@@ -22,33 +26,28 @@ def extension(run: Trained) -> Found:
     new = set(run.modalities) - set(old.modalities)
     before, after = old.predictions(), run.predictions(tuple(new))
     told = _by_sample(before)
-    gaps = [_gap(told, _by_sample(after))]
-    if new:
-        untouched = [
-            not new & set(has.split("+")) for has in run.predictions()["modalities"].to_pylist()
-        ]
-        gaps.append(_gap(told, _by_sample(run.predictions().filter(pa.array(untouched)))))
-    judge = old.judge()
-    # One task is its own mean.
-    tasks = old.model.tasks
-    key = (MEAN, OWN) if len(tasks) > 1 else (tasks[0].name, tasks[0].metric)
-    lost = judge.scores(after)[key] - judge.scores(before)[key]
-    values = {"changed": Value(max(gaps))}
-    if np.isfinite(lost.value):
-        values["forgotten"] = Value(lost.value, tuple(lost.drawn.tolist()))
-    return Found(values)
+    found = Found({"changed": Value(_gap(told, _by_sample(after), told))})
+    if new:  # among patients who have it, some lack it: those are answered in one batch with others
+        seen = run.predictions()
+        lack = [not new & set(has.split("+")) for has in seen["modalities"].to_pylist()]
+        gap = _gap(told, _by_sample(seen), _by_sample(seen.filter(pa.array(lack))))
+        found.values["changed"] = Value(max(gap, found.values["changed"].value))
+    tasks, judge = old.model.tasks, old.judge()
+    key = (MEAN, OWN) if len(tasks) > 1 else (tasks[0].name, tasks[0].metric)  # one: its own mean
+    scores = [judge.scores(table) for table in (before, after)]
+    if all(key in one and np.isfinite(one[key].value) for one in scores):
+        lost = scores[1][key] - scores[0][key]
+        found.values["forgotten"] = Value(lost.value, tuple(lost.drawn.tolist()))
+    return found
 
 
-def _by_sample(table: pa.Table) -> dict[tuple[str, str], NDArray[np.float64]]:
+def _by_sample(table: pa.Table) -> Answers:
     """By task and sample, the probabilities (outputs,)."""
     keys = zip(table["task"].to_pylist(), table["sample_id"].to_pylist(), strict=True)
     return dict(zip(keys, map(np.array, table["probabilities"].to_pylist()), strict=True))
 
 
-def _gap(
-    before: dict[tuple[str, str], NDArray[np.float64]],
-    after: dict[tuple[str, str], NDArray[np.float64]],
-) -> float:
-    """The largest difference among answers that both have."""
-    both = before.keys() & after.keys()
-    return max((float(np.abs(after[one] - before[one]).max()) for one in both), default=0.0)
+def _gap(before: Answers, after: Answers, asked: Iterable[tuple[str, str]]) -> float:
+    """The largest difference among the old ones of the answers that are asked for."""
+    gaps = [np.abs(after[one] - before[one]).max() for one in asked if one in before]
+    return float(max(gaps, default=0.0))
