@@ -227,7 +227,8 @@ def test_what_joins_leaves_old_answers_and_unfrozen_does_not(
     runs = set((laboratory / "runs").glob("*"))
     good, bad = (run(laboratory, str(plan), broken=broken) for broken in (False, True))
     assert len(set((laboratory / "runs").iterdir()) - runs) == 2 * 5  # the base is trained once
-    assert (good["verdict"], bad["verdict"]) == ("supported", "refuted")
+    assert good["verdict"] == "supported"
+    assert min(bad["rules"][0]["seeds"]) > 1e-3  # two seeds are too few for a verdict
     arms = {arm: one["measures"] for arm, one in good["arms"].items()}
     assert "changed" not in arms["before at 1.0"]
     assert arms["extended at 1.0"]["forgotten"]["seeds"] == [0, 0]
