@@ -5,6 +5,7 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,37 @@ at_least = 1
 kind = "epochs"
 of = ["mean"]
 title = "by step"
+"""
+
+JOINS = """
+id = "J"
+name = "joins"
+question = "?"
+equal = "steps"
+refuted_by = "nothing"
+minutes = { demo = 1 }
+measures = ["answers", "extension", "spent"]
+settings.training = { epochs = 2, epoch_steps = 3 }
+[arms.extended]
+extends = "before"
+[arms.before]
+settings.training.label_share = 1.0
+settings.KIND = ["OLD"]
+[sweep]
+setting = "training.label_share"
+axis = "share"
+values = [0.5, 1.0]
+[[rules]]
+says = "old answers stay"
+measure = "changed"
+of = "extended at 0.5"
+at_most = 0
+[[figures]]
+kind = "lines"
+of = ["forgotten"]
+title = "by share"
+[broken.extended]
+unfreeze = true
 """
 
 
@@ -176,6 +208,61 @@ def test_what_was_interrupted_goes_on(laboratory, tmp_path, monkeypatch):
     arms = {arm: one["measures"] for arm, one in result["arms"].items()}
     assert {arm: one["steps"]["value"] for arm, one in arms.items()} == {"one": 6, "all": 6}
     assert arms["all"]["answers"]["value"] > 2 * arms["one"]["answers"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "asked"),
+    [
+        ("modalities", "series", ["series", "note"], TASKS),
+        ("tasks", "planted_series", ["planted_note"], ["planted_series", "planted_note"]),
+    ],
+)
+def test_what_joins_leaves_old_answers_and_unfrozen_does_not(
+    laboratory, tmp_path, kind, old, new, asked
+):
+    plan = tmp_path / "j.toml"
+    text = JOINS.replace("KIND", kind).replace("OLD", old).replace('"J"', f'"J-{kind}"')
+    plan.write_text(
+        text.replace('extends = "before"', f'extends = "before"\nsettings.{kind} = {new}')
+    )
+    runs = set((laboratory / "runs").glob("*"))
+    good, bad = (run(laboratory, str(plan), broken=broken) for broken in (False, True))
+    assert len(set((laboratory / "runs").iterdir()) - runs) == 2 * 5  # the base is trained once
+    assert good["verdict"] == "supported"
+    assert min(bad["rules"][0]["seeds"]) > 1e-3  # two seeds are too few for a verdict
+    arms = {arm: one["measures"] for arm, one in good["arms"].items()}
+    assert "changed" not in arms["before at 1.0"]
+    assert arms["extended at 1.0"]["forgotten"]["seeds"] == [0, 0]
+    assert (
+        arms["extended at 0.5"]["labelled"]["value"] < arms["extended at 1.0"]["labelled"]["value"]
+    )
+    assert set(asked) <= {name.split("/")[0] for name in arms["extended at 0.5"]}
+    assert bad["arms"]["extended at 0.5"]["measures"]["forgotten"]["seeds"] != [0, 0]
+
+
+def test_an_extension_that_was_interrupted_goes_on(laboratory, tmp_path, monkeypatch):
+    plan = tmp_path / "j.toml"
+    text = JOINS.replace("KIND", "tasks").replace("OLD", "planted_shared").replace('"J"', '"K"')
+    asked = 'settings.tasks = ["planted_note"]'
+    plan.write_text(text.replace('extends = "before"', f'extends = "before"\n{asked}'))
+    extend, calls = work.extend_task, []
+
+    def stopped(*args: Any) -> None:
+        """The first stops after an epoch."""
+        calls.append(args[-1].resume)
+        if len(calls) == 1:
+            settings = {**args[-1].settings}
+            settings["training"] = settings["training"] | {"epochs": 1}
+            extend(*args[:-1], replace(args[-1], settings=settings))
+            raise KeyboardInterrupt
+        extend(*args)
+
+    monkeypatch.setattr(work, "extend_task", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(laboratory, str(plan), seeds=1)
+    result = run(laboratory, str(plan), seeds=1)
+    assert calls == [False, True, False]
+    assert result["arms"]["extended at 0.5"]["measures"]["changed"]["value"] == 0
 
 
 def test_all_claims_stand_on_one_page(laboratory):

@@ -9,7 +9,9 @@ from flexcare.errors import UserError
 from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.plan import experiments, nested, read_data, read_experiment
 
-CLAIMS = {"M1", "M1b", "M2", "M2b", "S1", "M3", "F1", "Q1", "Q3", "R2", "A1", "A3"}
+CLAIMS = {
+    *("M1", "M1b", "M2", "M2b", "S1", "M3", "F1", "Q1", "Q2", "Q3", "R1", "R2", "A1", "A3"),
+}
 PLAN = """
 id = "X"
 name = "x"
@@ -64,7 +66,8 @@ def test_rules_speak_of_arms_that_are_there(data, size):
         plan = one.on(data)
         good, bad = (plan.variants(base, size, broken) for broken in (False, True))
         assert good.keys() == bad.keys()
-        assert good != bad
+        freed = any(plan.arm(one, True).unfreeze != plan.arms[one].unfreeze for one in plan.arms)
+        assert freed or good != bad
         for rule in plan.rules:
             assert {rule.of, rule.minus or rule.of} <= good.keys()
 
@@ -88,6 +91,22 @@ def test_a_sweep_is_every_arm_at_every_value(tmp_path):
     assert variants["two at 0.5"] == nested("training.label_share", 0.5)
 
 
+def test_an_arm_that_sets_what_is_swept_keeps_it(tmp_path):
+    sweep = '[sweep]\nsetting = "model.hidden"\naxis = "x"\nvalues = [4, 16]\n'
+    text = PLAN.replace('"one"', '"one at 4"').replace('"two"', '"two at 4"')
+    variants = read(tmp_path, text + sweep).variants({}, "demo", False)
+    assert [one["model"]["hidden"] for one in variants.values()] == [8, 8, 4, 16]
+
+
+def test_an_arm_is_merged_with_what_is_said_of_it_on_a_set_of_data_and_broken(tmp_path):
+    text = PLAN.replace("[arms.two]", '[arms.two]\nextends = "one"')
+    here = "[data.eicu.arms.two.settings]\ntasks = ['t']\n[broken.two]\nunfreeze = true\n"
+    plan = read(tmp_path, text + here).on("eicu")
+    good, bad = (plan.arm("two at 0.5", broken) for broken in (False, True))
+    assert (good.extends, good.unfreeze, good.settings.tasks) == ("one", False, ("t",))
+    assert (bad.extends, bad.unfreeze, bad.settings.tasks) == ("one", True, ("t",))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -96,6 +115,8 @@ def test_a_sweep_is_every_arm_at_every_value(tmp_path):
         ("at_least = 0", "at_least = 0\nat_most = 1", "no one bound"),
         ("hidden = 8", "hiden = 8", "hiden"),
         ("[arms.two]", "[broken.three]", "three"),
+        ("[arms.two]", '[arms.two]\nextends = "on"', "Did you mean 'one'"),
+        ("[arms.two]", '[arms.two]\nextends = "two"', "extends: 'two'"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(tmp_path, old, new, said):

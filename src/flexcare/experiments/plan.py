@@ -15,6 +15,7 @@ from flexcare.errors import UserError, unknown
 from flexcare.reproduce.protocol import Data, given
 
 Size = Literal["demo", "full"]
+AT = " at "  # between an arm and a value of the sweep
 STORE = "store"  # the set of data that somebody brings
 Settings = dict[str, Any]
 
@@ -36,14 +37,22 @@ class DataSet(Section):
 
 
 class Arm(Section):
-    """One side of a comparison."""
+    """One side of a comparison.
+
+    Attributes:
+        settings: what differs.
+        extends: another arm, whose network learns the tasks or modalities that it lacks
+            (training.extend); unfreeze: and everything else with them.
+    """
 
     about: str = ""
-    settings: Config = Config()  # what differs
+    settings: Config = Config()
+    extends: str = ""
+    unfreeze: bool = False
 
 
 class Sweep(Section):
-    """Every arm again at each value of a setting, as "ARM at VALUE"."""
+    """Every arm again at each value of a setting, as "ARM at VALUE"; one that sets it keeps it."""
 
     setting: str  # dotted path
     axis: str  # what its values are, for people
@@ -86,10 +95,12 @@ class Overlay(Section):
     """What differs on one set of data.
 
     Attributes:
+        store: what differs in its [data] (reproduce.protocol.Data).
         settings: of every arm; arms: what differs in some, or arms that are there only here.
         without: arms that are not there; rules: in place of the others, if any are given.
     """
 
+    store: Settings = Field({})
     settings: Config = Config()
     arms: dict[str, Arm] = Field({})
     without: tuple[str, ...] = ()
@@ -146,9 +157,7 @@ class Experiment(Section):
         here = self.data.get(data, Overlay())
         arms = {name: arm for name, arm in self.arms.items() if name not in here.without}
         for name, arm in here.arms.items():
-            below = arms.get(name, Arm())
-            settings = over(given(below.settings), given(arm.settings))
-            arms[name] = Arm(about=arm.about or below.about, settings=Config(**settings))
+            arms[name] = both(arms.get(name, Arm()), arm)
         settings = over(given(self.settings), given(here.settings))
         changed = {"arms": arms, "settings": Config(**settings), "rules": here.rules or self.rules}
         return self.model_copy(update=changed)
@@ -157,20 +166,20 @@ class Experiment(Section):
         """By arm, and value of the sweep, the settings of its trainings."""
         base = over(base, given(self.settings))
         out: dict[str, Settings] = {}
-        for name, arm in self.arms.items():
-            settings = over(base, given(arm.settings))
-            if broken and name in self.broken:
-                settings = over(settings, given(self.broken[name].settings))
-            out |= self._swept(name, settings, size)
+        for name in self.arms:
+            settings = given(self.arm(name, broken).settings)
+            if self.sweep is None:
+                out[name] = over(base, settings)
+            for value in self.points(size):
+                assert self.sweep is not None
+                below = over(base, nested(self.sweep.setting, value))
+                out[at_value(name, value)] = over(below, settings)
         return out
 
-    def _swept(self, name: str, settings: Settings, size: Size) -> dict[str, Settings]:
-        if self.sweep is None:
-            return {name: settings}
-        at = self.points(size)
-        return {
-            at_value(name, value): over(settings, nested(self.sweep.setting, value)) for value in at
-        }
+    def arm(self, variant: str, broken: bool) -> Arm:
+        """The arm that is called so, perhaps at a value of the sweep, and perhaps broken."""
+        name = variant.split(AT)[0]
+        return both(self.arms[name], self.broken.get(name, Arm()) if broken else Arm())
 
     def points(self, size: Size) -> tuple[float | int | str, ...]:
         """The values of the sweep."""
@@ -181,7 +190,12 @@ class Experiment(Section):
 
 def at_value(arm: str, value: float | int | str) -> str:
     """The name of an arm at a value of the sweep."""
-    return f"{arm} at {value}"
+    return f"{arm}{AT}{value}"
+
+
+def both(below: Arm, above: Arm) -> Arm:
+    """An arm with what another says over it."""
+    return Arm(**over(given(below), given(above)))
 
 
 def nested(path: str, value: Any) -> Settings:
@@ -247,6 +261,10 @@ def _check(found: Experiment, where: str) -> None:
                 found=rule.says,
                 expected="at_least or at_most",
             )
+    for name, arm in found.arms.items():
+        trained = [one for one, other in found.arms.items() if not other.extends]
+        if arm.extends and arm.extends not in trained:
+            raise unknown(f"arm that {name} of {where} extends:", arm.extends, trained)
     for name in found.broken:
         if name not in found.arms:
             raise unknown(f"broken arm of {where}:", name, found.arms)

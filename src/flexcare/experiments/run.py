@@ -10,7 +10,7 @@ from typing import Any
 from flexcare.errors import UserError
 from flexcare.experiments.figures import draw
 from flexcare.experiments.measures.trained import Found, epochs_of
-from flexcare.experiments.plan import STORE, Experiment, Rule, Size, read_data, read_experiment
+from flexcare.experiments.plan import AT, STORE, Experiment, Rule, Size, read_data, read_experiment
 from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, judge, together
 from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
 from flexcare.files import read_json, whole, write_json
@@ -54,13 +54,15 @@ def experiment(
             missing for an aggregator.
     """
     out, known = Path(out), STORE if (Path(data) / "manifest.json").is_file() else data
-    plan = read_experiment(name).on(known)
+    written = read_experiment(name)
+    plan = written.on(known)
     if broken and not plan.broken:
         raise UserError(f"experiment {plan.id} has no broken variant")
     place = out / known / size / (f"{plan.id}-broken" if broken else plan.id)
     read_data(known)  # refused before a folder is asked for
     needs = known not in (INVENTED, STORE)
-    ground = ground_of(data, size, data_folder(folder) if needs else None, out, say)
+    other = written.data[known].store if known in written.data else {}
+    ground = ground_of(data, size, data_folder(folder) if needs else None, out, say, other)
     _begin(plan, place)
     count = plan.seeds if seeds is None else seeds
     jobs = _jobs(plan, ground, size, broken, count, out)
@@ -106,13 +108,16 @@ def _jobs(
 ) -> dict[str, list[Job]]:
     """By arm a job for each seed."""
     variants = plan.variants(ground.settings, size, broken)
-    return {
-        arm: [
-            Job(ground, out, ground.resolved(settings, seed), plan.measures)
-            for seed in range(seeds)
-        ]
-        for arm, settings in variants.items()
-    }
+
+    def job(variant: str, seed: int) -> Job:
+        arm = plan.arm(variant, broken)
+        settings = ground.resolved(variants[variant], seed)
+        if not arm.extends:
+            return Job(ground, out, settings, plan.measures)
+        base = job(AT.join([arm.extends, *variant.split(AT)[1:]]), seed)
+        return Job(ground, out, settings, plan.measures, base, arm.unfreeze)
+
+    return {variant: [job(variant, seed) for seed in range(seeds)] for variant in variants}
 
 
 def _result(
@@ -137,7 +142,7 @@ def _result(
         "rules": rules,
         "arms": {
             arm: {
-                "about": plan.arms[arm.split(" at ")[0]].about,
+                "about": plan.arm(arm, broken).about,
                 "settings": jobs[arm][0].settings,
                 "measures": _measures(one),
             }

@@ -5,7 +5,7 @@ was, and experiments with equal arms share their trainings.
 
 hospital-N/                the invented hospital of N subjects
 stores/NAME/               of `flexcare prepare`
-runs/STORE-NAME/           of `flexcare train`
+runs/STORE-NAME/           of `flexcare train` or `flexcare extend`
 values/RUN-FAMILY.json     what a family of measures told of a run
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from flexcare.experiments.plan import STORE, DataSet, Settings, Size, read_data
 from flexcare.experiments.verdict import Value
 from flexcare.files import read_json, write_json
 from flexcare.presets import read_preset
-from flexcare.reproduce.protocol import NETWORK, Model, Protocol, given
-from flexcare.reproduce.work import Say, Work, finished_run, hash_of
+from flexcare.reproduce.protocol import NETWORK, Data, Model, Protocol, given
+from flexcare.reproduce.work import Say, Work, finished, finished_run, hash_of
 from flexcare.sources.synthetic import simulate
 from flexcare.store import Store
+from flexcare.training.extend import Options, extend_modality, extend_task
 
 INVENTED = "synthetic"
 
@@ -59,16 +61,58 @@ class Ground:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its measures: a task for a process of its own."""
+    """One training and its measures: a task for a process of its own.
+
+    Attributes:
+        settings: with the seed.
+        base: the training whose network it extends, if it does; unfreeze: all of it.
+    """
 
     ground: Ground
     out: Path
-    settings: Settings  # with the seed
+    settings: Settings
     families: tuple[str, ...]
+    base: "Job | None" = None
+    unfreeze: bool = False
 
     @property
     def run(self) -> Path:
-        return self.out / "runs" / f"{self.ground.store.name}-{hash_of(self.settings)}"
+        extends = [self.base.run.name, self.unfreeze] if self.base else []
+        name = f"{self.ground.store.name}-{hash_of(self.settings, *extends)}"
+        return self.out / "runs" / name
+
+    def train(self, store: Store) -> None:
+        """Begin the training, take it up again, or find it finished."""
+        if self.base is None:
+            finished_run(self.run, store, self.settings)
+        else:
+            self.base.train(store)
+            finished(self.run, lambda resume: self._extend(store, resume))
+
+    def _extend(self, store: Store, resume: bool) -> None:
+        """Teach the base's network the tasks, or the modalities, that it lacks."""
+        assert self.base is not None
+        asked, known = self.settings, self.base.settings
+        tasks, modalities = (
+            [name for name in asked[kind] or () if name not in (known[kind] or ())]
+            for kind in ("tasks", "modalities")
+        )
+        if tasks and modalities:
+            raise UserError(
+                "an arm extends another by tasks and by modalities",
+                found=", ".join([*tasks, *modalities]),
+                expected="one of the two, the other as the extended arm has it",
+            )
+        settings = {name: asked[name] for name in ("objective", "training")}
+        names, weights = {*tasks, *(known["tasks"] or ())}, asked["objective"]["task_weights"]
+        if known["tasks"]:  # weights of others do not matter
+            kept = {name: weight for name, weight in weights.items() if name in names}
+            settings["objective"] = asked["objective"] | {"task_weights": kept}
+        if not tasks:
+            settings["tasks"] = asked["tasks"]
+        how = Options(self.unfreeze, None if resume else settings, resume=resume, quiet=True)
+        extend, new = (extend_task, tasks) if tasks else (extend_modality, modalities)
+        extend(self.base.run / "bundle", store.path, new, self.run, how)
 
     def values(self, family: str) -> Path:
         return self.out / "values" / f"{self.run.name}-{family}.json"
@@ -89,16 +133,27 @@ class Job:
         return out
 
 
-def ground_of(data: str, size: Size, folder: Path | None, out: Path, say: Say) -> Ground:
+def ground_of(
+    data: str,
+    size: Size,
+    folder: Path | None,
+    out: Path,
+    say: Say,
+    other: Settings | None = None,
+) -> Ground:
     """The store of a set of data, made if it is not there; or the one that somebody brings.
 
     Args:
         data: name of a set of data, or the path of a store.
         folder: that holds the data sets; not needed for the invented hospital.
+        other: what differs in the set's [data].
     """
     if (Path(data) / "manifest.json").is_file():
         return Ground(STORE, Path(data).resolve(), None, _settings(read_data(STORE), size))
     chosen = read_data(data)
+    if other:
+        changed = check(Data, over(given(chosen.data), other), f"[data] of {data}")
+        chosen = chosen.model_copy(update={"data": changed})
     if data == STORE:
         raise UserError("no store is named", expected="--data and the path of a store")
     truth = None
@@ -129,8 +184,9 @@ def done(job: Job) -> float:
     missing = job.missing
     if missing:
         store = Store(job.ground.store)
-        finished_run(job.run, store, job.settings)
-        run, before = Trained(job.run, store, job.ground.truth), started
+        job.train(store)
+        base = job.base.run if job.base else None
+        run, before = Trained(job.run, store, job.ground.truth, base), started
         for family in missing:  # the first one is told to have taken the training's time, too
             found = MEASURES[family](run)
             values = {name: one.to_json() for name, one in found.values.items()}
@@ -142,9 +198,12 @@ def done(job: Job) -> float:
 
 def all_done(jobs: Sequence[Job], processes: int, say: Say) -> None:
     """Do all jobs, several at a time, a core each; says how many are done and the time left."""
-    unique = {job.run: job for job in jobs if job.missing}
-    waiting, started = list(unique.values()), time.monotonic()
-    for number, took in enumerate(_done(waiting, processes), 1):
+    waiting = list({job.run: job for job in jobs if job.missing}.values())
+    started = time.monotonic()
+    # What others extend comes first.
+    stages = ([one for one in waiting if bool(one.base) == later] for later in (False, True))
+    took_of = chain.from_iterable(_done(stage, processes) for stage in stages)
+    for number, took in enumerate(took_of, 1):
         passed = time.monotonic() - started
         left = timedelta(seconds=round(passed / number * (len(waiting) - number)))
         say(f"training {number} of {len(waiting)}: {took:.0f} s, {left} left")

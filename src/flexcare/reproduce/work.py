@@ -291,12 +291,21 @@ def data_folder(data: str | Path | None) -> Path:
 
 def finished_run(place: Path, store: Store, settings: dict[str, Any]) -> None:
     """Begin a run, take it up again, or find it finished."""
+
+    def make(resume: bool) -> None:
+        train(store.path, place, settings=None if resume else settings, resume=resume, quiet=True)
+
+    finished(place, make)
+
+
+def finished(place: Path, make: Callable[[bool], object]) -> None:
+    """Make a run, unless it is finished; `make` is told whether one stands there to go on with."""
     if (place / FINISHED).exists():
         return
     resume = (place / CHECKPOINT).exists()
     if not resume:
         shutil.rmtree(place, ignore_errors=True)
-    train(store.path, place, settings=None if resume else settings, resume=resume, quiet=True)
+    make(resume)
     (place / FINISHED).touch()
 
 

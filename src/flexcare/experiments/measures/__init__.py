@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flexcare.experiments.measures.answers import answers, subsets
 from flexcare.experiments.measures.conflict import conflict, cost
+from flexcare.experiments.measures.extension import extension
 from flexcare.experiments.measures.mask import mask
 from flexcare.experiments.measures.planted import planted
 from flexcare.experiments.measures.routing import routing
@@ -12,5 +13,15 @@ from flexcare.experiments.measures.trained import Found, Trained
 
 MEASURES: dict[str, Callable[[Trained], Found]] = {
     rule.__name__: rule
-    for rule in (answers, subsets, mask, routing, planted, spent, conflict, cost)
+    for rule in (
+        answers,
+        subsets,
+        extension,
+        mask,
+        routing,
+        planted,
+        conflict,
+        cost,
+        spent,
+    )
 }

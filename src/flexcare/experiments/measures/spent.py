@@ -6,6 +6,7 @@ from flexcare.experiments.measures.trained import Found, Trained, epochs_of
 from flexcare.experiments.verdict import Value
 from flexcare.files import read_json
 from flexcare.training.labels import labelled
+from flexcare.training.run import having
 from flexcare.training.schedules import Plan
 
 
@@ -15,13 +16,14 @@ def spent(run: Trained) -> Found:
     the mean over tasks on the tuning split, averaged over the epochs: higher is learned faster.
     """
     tasks, training = run.config.tasks or (), run.config.training
-    rows = {task: run.store.rows(task, "train") for task in tasks}
+    about = read_json(run.path / "config.json", "the settings of a run")
+    new = about.get("extends", {}).get("modalities", [])  # an extension's patients have them
+    rows = {task: having(run.store, run.store.rows(task, "train"), new) for task in tasks}
     rows = labelled(run.store, rows, training)
     plan = Plan(run.store, rows, training)
     epochs = epochs_of(run.path)
     steps = [step for line in epochs for step in plan.epoch(line["epoch"])]
     reached = [line["mean"] for line in epochs if line["mean"] is not None]
-    about = read_json(run.path / "config.json", "the settings of a run")
     values = {
         "steps": len(steps),
         "encodings": sum(len(step.rows) for step in steps),

@@ -43,11 +43,12 @@ class Found:
 
 @dataclass
 class Trained:
-    """A run, its store and, of an invented hospital, the folder of the truth."""
+    """A run, its store, of an invented hospital the folder of the truth, and what it extends."""
 
     path: Path
     store: Store
     truth: Path | None = None
+    base: Path | None = None
 
     @cached_property
     def predictor(self) -> Predictor:
