@@ -189,6 +189,21 @@ def test_sorted_or_not_and_in_one_file_or_many_gives_the_same_store(tmp_path: Pa
     assert len({s.manifest["content"]["events/value.npy"] for s in stores}) == 1
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_numbers_are_found_whatever_the_column_of_their_shard(tmp_path: Path, beside: bool) -> None:
+    """Shards of both versions of MEDS; and one with both columns, the newer of them empty."""
+    table = ward(4).table()
+    old = table.rename_columns({"numeric_value": "value"})
+    if beside:
+        empty = pa.nulls(len(table), pa.float32())
+        folder = put(tmp_path / "d", old.append_column("numeric_value", empty))
+    else:
+        folder = put(tmp_path / "d", table.slice(0, 40))
+        put(folder, old.slice(40), "data/1.parquet")
+    counts = [sum(source(f).numbers.values()) for f in (folder, put(tmp_path / "plain", table))]
+    assert counts[0] == counts[1] > 0
+
+
 def test_the_datasets_own_test_set_is_held_out(tmp_path: Path) -> None:
     folder = ward(6).write(tmp_path / "d")
     names = ["held_out" if n in (2, 5) else "train" for n in range(1, 7)]

@@ -35,9 +35,13 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def rows_of(shards: list[Path]) -> str:
-    """SQL: subject_id, time, code, number (as text, which keeps 98.4 of a 32-bit float), text."""
+    """SQL: subject_id, time, code, number (as text, which keeps 98.4 of a 32-bit float), text.
+
+    A row's number is the first of NUMBERS that it has: shards of both versions may lie together.
+    """
     names = {name for shard in shards for name in pq.read_schema(shard).names}
-    number = next((f'"{name}"::VARCHAR' for name in NUMBERS if name in names), "NULL::VARCHAR")
+    found = [f'"{name}"::VARCHAR' for name in NUMBERS if name in names]
+    number = f"coalesce({', '.join(found)})" if found else "NULL::VARCHAR"
     text = "text_value::VARCHAR" if "text_value" in names else "NULL::VARCHAR"
     paths = ", ".join(literal(str(shard)) for shard in shards)
     return (
