@@ -30,12 +30,14 @@ class Tuned:
 
     Attributes:
         path: of the file, whether it is there or not.
-        trials: of each model.
+        asked: the number of trials that the search was told.
+        trials: by model, how many it had: fewer where there are no more combinations.
         best: by model, of those that were tuned, what differs from the protocol.
     """
 
     path: Path
-    trials: int
+    asked: int
+    trials: dict[str, int]
     best: dict[str, Settings]
 
 
@@ -118,7 +120,8 @@ def read_tuned(path: Path, protocol: Protocol) -> Tuned:
                 do=f"Run flexcare tune with --models {name}, or remove the file.",
             )
     best = {name: one["settings"] for name, one in mine.items()}
-    return Tuned(_place(path), stored["trials"], best)
+    trials = {name: len(one["trials"]) for name, one in mine.items()}
+    return Tuned(_place(path), stored["trials"], trials, best)
 
 
 def in_words(settings: Settings) -> str:
