@@ -7,12 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flat_folders import opened
 
 from flexcare.cli import main
 from flexcare.errors import UserError
 from flexcare.sources.flat import faults_of, write_template
-from flexcare.sources.flat.faults import SHOWN
 from flexcare.sources.flat.layout import TABLES
+from flexcare.sources.flat.source import FIRST, OF_A_KIND
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +150,24 @@ def test_behind_semicolons_all_other_faults_are_found_as_well(folder: Path) -> N
     assert any("column time: found 07.01.2031" in line for line in lines)
 
 
-def test_of_many_faults_of_a_kind_the_first_are_shown_and_all_are_counted(folder: Path) -> None:
+def test_of_many_faults_of_a_kind_the_check_names_all_and_prepare_the_first(folder: Path) -> None:
     text = (folder / "events.csv").read_text()
-    rows = text.count("heart_rate")
+    wrong = [row for row, line in enumerate(text.splitlines(), 1) if "heart_rate" in line]
     (folder / "events.csv").write_text(text.replace("heart_rate", "pulse"))
     faults = faults_of(folder)
-    assert len(faults) == rows
-    assert [f.row for f in faults.shown] == [4, 5, 6, 7, 8]
-    assert faults.lines()[-1] == f"  ... and {rows - SHOWN:,} more of this kind"
+    assert len(faults) == len(faults.lines()) == len(wrong) > FIRST
+    assert [f.row for f in faults.shown] == wrong
+    with pytest.raises(UserError) as error:
+        opened(folder)
+    assert error.value.what.startswith(f"{len(wrong)} faults in")
+    lines = [*faults.lines()[:OF_A_KIND], f"  ... and {len(wrong) - OF_A_KIND:,} more of this kind"]
+    assert [line.strip() for line in error.value.found.splitlines()] == list(map(str.strip, lines))
+
+
+def test_a_single_fault_is_one(folder: Path) -> None:
+    edit(folder, "events.csv", "101,age", "101,weight")
+    with pytest.raises(UserError, match=r"^1 fault in the tables"):
+        opened(folder)
 
 
 def test_faults_of_many_kinds_are_all_named(folder: Path) -> None:

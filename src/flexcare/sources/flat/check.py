@@ -13,7 +13,7 @@ from flexcare.errors import UserError
 from flexcare.features.notes import note_rules
 from flexcare.features.variables import Variable, VariableSet, variable_set
 from flexcare.features.waves import UnusableWave, check_wave
-from flexcare.sources.flat.faults import LONG, SHOWN, Faults, shortened
+from flexcare.sources.flat.faults import LONG, Faults, shortened
 from flexcare.sources.flat.layout import CELLS, TABLE_OF_KIND, TABLES, TASKS, VARIABLES
 from flexcare.sources.flat.reading import find_tables, read_table
 from flexcare.tasks import load_task
@@ -22,8 +22,13 @@ T = TypeVar("T")
 JPEG = b"\xff\xd8"  # how such a file begins
 
 
-def check(folder: Path, connection: duckdb.DuckDBPyConnection) -> tuple[Faults, dict[str, Path]]:
+def check(
+    folder: Path, connection: duckdb.DuckDBPyConnection, most: int | None = None
+) -> tuple[Faults, dict[str, Path]]:
     """Read a folder's tables into flat_NAME (reading.py) and look at them.
+
+    Args:
+        most: faults of one kind that are kept to be shown; None: all.
 
     Returns:
         what is wrong, and the file of each table.
@@ -31,7 +36,7 @@ def check(folder: Path, connection: duckdb.DuckDBPyConnection) -> tuple[Faults, 
     Raises:
         UserError: no such folder.
     """
-    faults = Faults()
+    faults = Faults(most)
     files = find_tables(folder, faults)
     look = _Look(folder, connection, faults, files)
     for name in TABLES:
@@ -66,9 +71,10 @@ class _Look:
         """Faults of the rows that SQL (row, found) gives."""
         if name not in self.files:
             return
+        limit = "" if self.faults.most is None else f" LIMIT {self.faults.most}"
         rows = self.connection.execute(
             f"SELECT row, left(found, {LONG + 1}), count(*) OVER () FROM ({sql})"
-            f" ORDER BY row LIMIT {SHOWN}"
+            f" ORDER BY row{limit}"
         ).fetchall()
         if rows:
             found = [(row, shortened(str(text))) for row, text, _ in rows]
