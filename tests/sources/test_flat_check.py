@@ -164,6 +164,25 @@ def test_of_many_faults_of_a_kind_the_check_names_all_and_prepare_the_first(fold
     assert [line.strip() for line in error.value.found.splitlines()] == list(map(str.strip, lines))
 
 
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        ("2032,", "birth_year 2032, expected a time when the subject is 0 to 120 years old"),
+        ("1910,", "birth_year 1910, expected a time when"),
+        ("1952,2031-01-03", "after death at 2031-01-03, expected a time before"),
+        ("1952,2031-01-04 07:59", "after death at 2031-01-04 07:59, expected a time before"),
+        ("1911,2031-01-04", ""),  # 120 years old; of the day of death the hour is unknown
+    ],
+)
+def test_a_stay_lies_within_the_life_of_its_subject(folder: Path, who: str, words: str) -> None:
+    edit(folder, "subjects.csv", "1,male,1952,", f"1,male,{who}")
+    lines = faults_of(folder).lines()
+    assert len(lines) == bool(words)
+    for line in lines:
+        assert line.startswith("stays.csv, row 2, column start: found ")
+        assert words in line
+
+
 def test_a_single_fault_is_one(folder: Path) -> None:
     edit(folder, "events.csv", "101,age", "101,weight")
     with pytest.raises(UserError, match=r"^1 fault in the tables"):

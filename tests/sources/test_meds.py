@@ -56,6 +56,18 @@ def test_the_age_is_in_whole_years_at_the_first_stay(tmp_path: Path) -> None:
     assert set(table["anchor_year"].to_pylist()) == {2150}
 
 
+def test_impossible_ages_are_missing_and_counted(tmp_path: Path) -> None:
+    data = Dataset()
+    for subject, years in enumerate((60, 450, -1), 1):
+        data.patient(subject)
+        born = [r for r in data.rows if (r["subject_id"], r["code"]) == (subject, "MEDS_BIRTH")]
+        born[0]["time"] = at(-years * 8766.0)
+    read = source(data.write(tmp_path))
+    assert columns(read.subjects(), "subject_id", "anchor_age")[0] == (1, 60.0)
+    assert read.subjects()["anchor_age"].null_count == 2
+    assert read.dropped["impossible ages, taken as missing"] == 2
+
+
 def test_an_end_belongs_to_the_last_beginning_before_it(tmp_path: Path) -> None:
     data = Dataset()
     data.person(1)

@@ -16,7 +16,7 @@ from flexcare.features.variables import Variable, VariableSet, read_variables
 from flexcare.sources.events import SEED_SECONDS, tidy_events
 from flexcare.sources.meds_shards import rows_of, shards_of
 from flexcare.sources.meds_stays import belongs, codes_of, find_stays, literal
-from flexcare.sources.tables import FewTables, reading
+from flexcare.sources.tables import FewTables, possible_ages, reading
 
 FREQUENT = 64  # numeric codes that are taken where no variables file fits
 FITTING = "mimic_iv"  # the variables file that is tried first
@@ -147,13 +147,14 @@ class Meds(FewTables):
 
     def subjects(self) -> pa.Table:
         # In the year of the first stay the age is right; later it grows with the year.
-        return self._table(
+        found = self._table(
             "SELECT subject_id, any_value(sex) AS sex,"
             " date_sub('year', any_value(birth), min(intime))::DOUBLE AS anchor_age,"
             " year(min(intime))::INT AS anchor_year, any_value(death)::DATE AS death_date"
             " FROM meds_subjects LEFT JOIN meds_stays USING (subject_id)"
             " GROUP BY subject_id ORDER BY subject_id"
         )
+        return possible_ages(found, self.dropped)
 
     def admissions(self) -> pa.Table:
         return self._table("SELECT * FROM meds_admissions ORDER BY hadm_id")

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flexcare.errors import UserError, missing_column
@@ -61,6 +62,8 @@ READABLE = dict.fromkeys(
     ("VARCHAR", "DOUBLE", "INT", "BOOLEAN", "DATE", "TIMESTAMP"),
     'TRY_CAST("{c}" AS {kind}) IS NOT NULL',
 ) | {"BIGINT": """regexp_full_match("{c}", '-?[0-9]+')"""}
+OLDEST = 120  # years
+ENDINGS = (".csv.gz", ".csv", ".txt")
 _PLAIN = (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 
 
@@ -128,6 +131,17 @@ def tidy(columns: str, **values: Any) -> pa.Table:
         for name, kind in fields
     ]
     return pa.table(arrays, names=[name for name, _ in fields])
+
+
+def possible_ages(subjects: pa.Table, dropped: Counter[str]) -> pa.Table:
+    """SUBJECTS with the ages outside 0 to OLDEST years missing, and counted."""
+    ages = subjects["anchor_age"]
+    wrong = pc.fill_null(pc.or_(pc.less(ages, 0), pc.greater(ages, OLDEST)), False)
+    if count := pc.sum(wrong).as_py():
+        dropped["impossible ages, taken as missing"] = count
+    place = subjects.column_names.index("anchor_age")
+    possible = pc.if_else(wrong, pa.scalar(None, ages.type), ages)
+    return subjects.set_column(place, "anchor_age", possible)
 
 
 @dataclass
