@@ -77,7 +77,7 @@ CELLS = [
     ("stays.csv", "2031-01-06 08:00", "2031-01-03 08:00", "stop",
      ("found 2031-01-03 08:00, start 2031-01-04 08:00", "after the start")),
     ("subjects.csv", "2,female", "1,female,1990,\n2,female", "subject_id", ("1 again",)),
-    ("subjects.csv", "male,1952", "male,52", "birth_year", ("found 52", "four digits")),
+    ("subjects.csv", "male,1952", "male,52", "birth_year", ("found 52", "1800 to 2200")),
     ("images.csv", "films/1.jpg", "films/none.jpg", "path", ("films/none.jpg, which is not",)),
     ("images.csv", "films/1.jpg", "README.txt", "path", ("found README.txt", "a JPEG file")),
     ("images.csv", "1002,", "1001,", "image_id", ("1001 again",)),

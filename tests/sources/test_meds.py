@@ -342,7 +342,7 @@ def test_a_damaged_shard_is_told_by_name_and_without_its_rows(tmp_path: Path) ->
     assert "1.parquet" in refused(folder, "cannot be read").what
     content[4:200] = b"x" * 196  # the pages, not the footer
     shard.write_bytes(content)
-    assert "checksum" in refused(folder, "cannot be read to its end").do
+    assert "checksum" in refused(folder, "train/1.parquet cannot be read to its end").do
 
 
 def test_no_dataset(tmp_path: Path) -> None:

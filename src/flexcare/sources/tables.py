@@ -183,12 +183,12 @@ class RawFolder:
     dropped: Counter[str]
 
     def find(self, name: str, what: str = "") -> Path:
-        """The file NAME.csv.gz or NAME.csv of the folder, which must be there."""
+        """The file of a table, with one of ENDINGS, which must be there."""
         found = self.optional(name)
         if found is None:
             raise UserError(
                 f"table {name} is missing",
-                found=f"neither {name}.csv.gz nor {name}.csv in {self.path}",
+                found=f"no {name} with {', '.join(ENDINGS)} in {self.path}",
                 expected=what or "the folder as downloaded, with this table",
                 do="Check the path; docs/data.md says what goes where.",
             )
@@ -196,7 +196,7 @@ class RawFolder:
 
     def optional(self, name: str) -> Path | None:
         """The file of a table that may be absent."""
-        for ending in (".csv.gz", ".csv", ".txt"):
+        for ending in ENDINGS:
             path = self.path / (name + ending)
             if path.is_file():
                 return path
