@@ -78,7 +78,18 @@ class Flat(FewTables):
         self.files += [files[name] for name in TABLES if name in files]
         self.files.append(self.path / VARIABLES)
         self.variables = str(self.path / VARIABLES)
+        self._leave_out_repeated()
         self.vectors, self.waves = self._vectors(), self._waves()
+
+    def _leave_out_repeated(self) -> None:
+        """Of rows of events that say the same, all but the first are left out and counted."""
+        every = ", ".join(f'"{column}"' for column in TABLES["events"].columns)
+        found = self.connection.execute(
+            "DELETE FROM flat_events WHERE row IN (SELECT row FROM flat_events"
+            f" QUALIFY row_number() OVER (PARTITION BY {every} ORDER BY row) > 1)"
+        ).fetchone()
+        if found and found[0]:
+            self.dropped["events that repeat another row"] += found[0]
 
     @property
     def cxr(self) -> Path:
