@@ -15,7 +15,7 @@ TRAIN := $(ONE) train $(DEMO)/store --config runs/demo.toml --out
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --editable '.[dev,text,minilm,tensorboard,gradients,tune]'
+	    --editable '.[dev,text,minilm,tensorboard,gradients,tune,aces]'
 	touch $@
 
 demo: .venv/installed

@@ -123,7 +123,7 @@ def check(source: Literal["flat"], path: Path, /) -> None:
     faults = faults_of(path)
     for line in faults.lines():
         print(line)
-    print(f"{path}: {len(faults) or 'no'} fault{'' if len(faults) == 1 else 's'}")
+    print(f"{path}: {faults.number()}")
     if len(faults):
         sys.exit(1)
 

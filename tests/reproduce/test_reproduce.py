@@ -168,6 +168,21 @@ def test_what_stands_is_not_made_again(data, done, tmp_path, monkeypatch):
     assert entries(done[0]) == before
 
 
+def test_every_model_s_time_holds_the_preparation(data, tmp_path):
+    (tmp_path / "copy.py").write_text("import shutil, sys\nshutil.copytree(*sys.argv[1:])\n")
+    path = tmp_path / "tiny.toml"
+    path.write_text(PROTOCOL.replace('path = "hospital"', 'path = "hospital"\nmake = "copy.py"'))
+    protocol = read_protocol(path)
+    mine = work.Work.begin(protocol, path, data, tmp_path / "work", str)
+    for model in protocol.models.values():
+        mine.used.clear()
+        mine.store(model, (0, 0))
+        known = json.loads((tmp_path / "work/seconds.json").read_text())
+        assert len(known) == 2  # the tables and the store
+        assert mine.seconds == pytest.approx(sum(known.values()))
+        assert mine.seconds > 0
+
+
 def test_other_protocols_keep_their_results(data, done, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(done[0], out)

@@ -247,12 +247,16 @@ def test_the_table_is_made_with_the_best_settings(data, copied):
     path = copied / "runs/tuned/tiny.json"
     whole = json.loads(path.read_text())
     whole["models"]["trees"]["settings"] = {"num_leaves": 2}
+    whole["models"]["trees"]["trials"].pop()  # as if there were no fourth combination
     path.write_text(json.dumps(whole))
     said = table(data, copied, models=["trees"])
     assert said[0] == f"tuned settings of trees: {path}"
     page = (copied / "work/held_out/results.md").read_text()
-    assert "the best of 4 trials each" in page
-    assert "`flexcare tune runs/tiny.toml --data DATA`, from its tuned/tiny.json" in page
+    command = "flexcare tune runs/tiny.toml --data DATA --models trees --trials 4"
+    assert (
+        "Settings of trees (the best of 3 trials) by the tuning split,"
+        f" `{command}`, from its tuned/tiny.json." in page
+    )
     assert "| trees | trees, tuned: num_leaves = 2 | 0 |" in page
 
     def pooled() -> pa.Table:

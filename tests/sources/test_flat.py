@@ -80,6 +80,16 @@ def test_a_value_out_of_range_is_dropped_and_counted(folder: Path) -> None:
     assert source.dropped == {"events outside the plausible range": 1}
 
 
+def test_an_event_that_stands_there_twice_counts_once(folder: Path) -> None:
+    before = events_of(opened(folder))
+    rows = read(folder, "events")
+    same = next(row for row in rows if row["variable"] == "heart_rate")
+    write(folder, "events", [*rows, same, same, {**same, "value": "81.5"}])
+    source = opened(folder)
+    assert len(events_of(source)) == len(before) + 1  # another value at that time is another event
+    assert source.dropped == {"events that repeat another row": 2}
+
+
 @pytest.mark.parametrize(
     ("died", "expected"),
     [

@@ -7,12 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flat_folders import opened
 
 from flexcare.cli import main
 from flexcare.errors import UserError
 from flexcare.sources.flat import faults_of, write_template
-from flexcare.sources.flat.faults import SHOWN
 from flexcare.sources.flat.layout import TABLES
+from flexcare.sources.flat.source import FIRST, OF_A_KIND
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ CELLS = [
     ("stays.csv", "2031-01-06 08:00", "2031-01-03 08:00", "stop",
      ("found 2031-01-03 08:00, start 2031-01-04 08:00", "after the start")),
     ("subjects.csv", "2,female", "1,female,1990,\n2,female", "subject_id", ("1 again",)),
-    ("subjects.csv", "male,1952", "male,52", "birth_year", ("found 52", "four digits")),
+    ("subjects.csv", "male,1952", "male,52", "birth_year", ("found 52", "1800 to 2200")),
     ("images.csv", "films/1.jpg", "films/none.jpg", "path", ("films/none.jpg, which is not",)),
     ("images.csv", "films/1.jpg", "README.txt", "path", ("found README.txt", "a JPEG file")),
     ("images.csv", "1002,", "1001,", "image_id", ("1001 again",)),
@@ -149,14 +150,43 @@ def test_behind_semicolons_all_other_faults_are_found_as_well(folder: Path) -> N
     assert any("column time: found 07.01.2031" in line for line in lines)
 
 
-def test_of_many_faults_of_a_kind_the_first_are_shown_and_all_are_counted(folder: Path) -> None:
+def test_of_many_faults_of_a_kind_the_check_names_all_and_prepare_the_first(folder: Path) -> None:
     text = (folder / "events.csv").read_text()
-    rows = text.count("heart_rate")
+    wrong = [row for row, line in enumerate(text.splitlines(), 1) if "heart_rate" in line]
     (folder / "events.csv").write_text(text.replace("heart_rate", "pulse"))
     faults = faults_of(folder)
-    assert len(faults) == rows
-    assert [f.row for f in faults.shown] == [4, 5, 6, 7, 8]
-    assert faults.lines()[-1] == f"  ... and {rows - SHOWN:,} more of this kind"
+    assert len(faults) == len(faults.lines()) == len(wrong) > FIRST
+    assert [f.row for f in faults.shown] == wrong
+    with pytest.raises(UserError) as error:
+        opened(folder)
+    assert error.value.what.startswith(f"{len(wrong)} faults in")
+    lines = [*faults.lines()[:OF_A_KIND], f"  ... and {len(wrong) - OF_A_KIND:,} more of this kind"]
+    assert [line.strip() for line in error.value.found.splitlines()] == list(map(str.strip, lines))
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        ("2032,", "birth_year 2032, expected a time when the subject is 0 to 120 years old"),
+        ("1910,", "birth_year 1910, expected a time when"),
+        ("1952,2031-01-03", "after death at 2031-01-03, expected a time before"),
+        ("1952,2031-01-04 07:59", "after death at 2031-01-04 07:59, expected a time before"),
+        ("1911,2031-01-04", ""),  # 120 years old; of the day of death the hour is unknown
+    ],
+)
+def test_a_stay_lies_within_the_life_of_its_subject(folder: Path, who: str, words: str) -> None:
+    edit(folder, "subjects.csv", "1,male,1952,", f"1,male,{who}")
+    lines = faults_of(folder).lines()
+    assert len(lines) == bool(words)
+    for line in lines:
+        assert line.startswith("stays.csv, row 2, column start: found ")
+        assert words in line
+
+
+def test_a_single_fault_is_one(folder: Path) -> None:
+    edit(folder, "events.csv", "101,age", "101,weight")
+    with pytest.raises(UserError, match=r"^1 fault in the tables"):
+        opened(folder)
 
 
 def test_faults_of_many_kinds_are_all_named(folder: Path) -> None:

@@ -56,6 +56,18 @@ def test_the_age_is_in_whole_years_at_the_first_stay(tmp_path: Path) -> None:
     assert set(table["anchor_year"].to_pylist()) == {2150}
 
 
+def test_impossible_ages_are_missing_and_counted(tmp_path: Path) -> None:
+    data = Dataset()
+    for subject, years in enumerate((60, 450, -1), 1):
+        data.patient(subject)
+        born = [r for r in data.rows if (r["subject_id"], r["code"]) == (subject, "MEDS_BIRTH")]
+        born[0]["time"] = at(-years * 8766.0)
+    read = source(data.write(tmp_path))
+    assert columns(read.subjects(), "subject_id", "anchor_age")[0] == (1, 60.0)
+    assert read.subjects()["anchor_age"].null_count == 2
+    assert read.dropped["impossible ages, taken as missing"] == 2
+
+
 def test_an_end_belongs_to_the_last_beginning_before_it(tmp_path: Path) -> None:
     data = Dataset()
     data.person(1)
@@ -189,6 +201,21 @@ def test_sorted_or_not_and_in_one_file_or_many_gives_the_same_store(tmp_path: Pa
     assert len({s.manifest["content"]["events/value.npy"] for s in stores}) == 1
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_numbers_are_found_whatever_the_column_of_their_shard(tmp_path: Path, beside: bool) -> None:
+    """Shards of both versions of MEDS; and one with both columns, the newer of them empty."""
+    table = ward(4).table()
+    old = table.rename_columns({"numeric_value": "value"})
+    if beside:
+        empty = pa.nulls(len(table), pa.float32())
+        folder = put(tmp_path / "d", old.append_column("numeric_value", empty))
+    else:
+        folder = put(tmp_path / "d", table.slice(0, 40))
+        put(folder, old.slice(40), "data/1.parquet")
+    counts = [sum(source(f).numbers.values()) for f in (folder, put(tmp_path / "plain", table))]
+    assert counts[0] == counts[1] > 0
+
+
 def test_the_datasets_own_test_set_is_held_out(tmp_path: Path) -> None:
     folder = ward(6).write(tmp_path / "d")
     names = ["held_out" if n in (2, 5) else "train" for n in range(1, 7)]
@@ -315,7 +342,7 @@ def test_a_damaged_shard_is_told_by_name_and_without_its_rows(tmp_path: Path) ->
     assert "1.parquet" in refused(folder, "cannot be read").what
     content[4:200] = b"x" * 196  # the pages, not the footer
     shard.write_bytes(content)
-    assert "checksum" in refused(folder, "cannot be read to its end").do
+    assert "checksum" in refused(folder, "train/1.parquet cannot be read to its end").do
 
 
 def test_no_dataset(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 from flexcare.features.variables import variable_set
+from flexcare.sources.mimic_iv import MimicIV
 from flexcare.store import Store
 from hospital import (
     CELSIUS,
@@ -324,6 +326,15 @@ def test_a_film_without_a_readable_time_is_counted(make: Make) -> None:
     store = make(hospital, tasks="diagnosis")
     assert len(store.samples) == 1
     assert store.manifest["dropped"] == {"films without a readable time, study or subject": 1}
+
+
+def test_impossible_ages_are_missing_and_counted(tmp_path: Path) -> None:
+    hospital = Hospital()
+    for subject, age in enumerate((60, 350, -1), 1):
+        hospital.subject(subject, age=age)
+    source = MimicIV(hospital.write(tmp_path / "h"), duckdb.connect())
+    assert source.subjects()["anchor_age"].to_pylist() == [60, None, None]
+    assert source.dropped == {"impossible ages, taken as missing": 2}
 
 
 def test_plain_and_compressed_tables_give_the_same_store(tmp_path: Path) -> None:

@@ -175,7 +175,8 @@ BAD = {
         folder / "set-a.tar.gz", {"13.txt": record2012(13)})),
     "another RecordID": ("not their name", lambda folder: pack(
         folder / "set-a.tar.gz", {"1.txt": record2012(2)})),
-    "no outcomes": ("Outcomes-b is missing", lambda folder: (folder / "Outcomes-b.txt").unlink()),
+    "no outcomes": (
+        r"Outcomes-b is missing(?s:.*)\.txt", lambda folder: (folder / "Outcomes-b.txt").unlink()),
     "outcomes twice": ("not unique", lambda folder: (folder / "Outcomes-a.txt").write_text(
         outcomes2012((1, 2, 3, 0), (1, 2, 3, 1)))),
     "outcomes without a column": ("Survival", lambda folder: (folder / "Outcomes-a.txt").write_text(

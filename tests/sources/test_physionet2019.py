@@ -156,8 +156,8 @@ BAD = {
     "no archive": ("checksum", lambda path: path.write_text("nothing")),
     "a tar under another name": ("checksum", lambda path: path.write_bytes(with_xz(path.parent))),
     "no record": ("no record", lambda path: pack(path, {"readme.txt": "hello"})),
-    "a text for a number": ("cannot be read", lambda path: pack(
-        path, {"p1.psv": record2019([{"HR": "fast"}])})),
+    "a text for a number": ("cannot be read, the first in p2.psv, column HR", lambda path: pack(
+        path, {"p1.psv": record2019([{}]), "p2.psv": record2019([{}, {"HR": "fast"}])})),
     "another header": ("other columns", lambda path: pack(
         path, {"p1.psv": record2019([{}]), "p2.psv": record2019([{}]).replace("HR", "Pulse")})),
     "a column renamed": ("no column HR", lambda path: pack(

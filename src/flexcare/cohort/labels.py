@@ -212,7 +212,7 @@ def answer(asks: Asks, cohort: Cohort, task: Task) -> Labels:
             f"task {task.name}: answers that are no class",
             found=f"{wrong.sum()} of {known.sum()}",
             expected=f"0 to {classes - 1}",
-            do="Give `edges` in [label] to make classes of a number.",
+            do="Mend the answers; `edges` in [label] makes classes of those that are numbers.",
         )
     there = np.where(known, values, 0).astype(np.float32)
     return Labels(there, known, np.asarray(known.any(axis=1)), "answer unknown")

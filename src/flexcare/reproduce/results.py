@@ -155,10 +155,12 @@ def _tuned(outcome: Outcome) -> str:
     if not tuned.best:
         return ""
     file = f"{tuned.path.parent.name}/{tuned.path.name}"
-    return (
-        f" Settings of {', '.join(tuned.best)}: the best of {tuned.trials} trials each by the "
-        f"tuning split, `flexcare tune {outcome.path} --data DATA`, from its {file}."
+    models = ", ".join(f"{name} (the best of {tuned.trials[name]} trials)" for name in tuned.best)
+    command = (
+        f"flexcare tune {outcome.path} --data DATA --models {','.join(tuned.best)}"
+        f" --trials {tuned.asked}"
     )
+    return f" Settings of {models} by the tuning split, `{command}`, from its {file}."
 
 
 def _models(outcome: Outcome) -> str:

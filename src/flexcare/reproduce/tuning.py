@@ -30,12 +30,14 @@ class Tuned:
 
     Attributes:
         path: of the file, whether it is there or not.
-        trials: of each model.
+        asked: the number of trials that the search was told.
+        trials: by model, how many it had: fewer where there are no more combinations.
         best: by model, of those that were tuned, what differs from the protocol.
     """
 
     path: Path
-    trials: int
+    asked: int
+    trials: dict[str, int]
     best: dict[str, Settings]
 
 
@@ -118,7 +120,8 @@ def read_tuned(path: Path, protocol: Protocol) -> Tuned:
                 do=f"Run flexcare tune with --models {name}, or remove the file.",
             )
     best = {name: one["settings"] for name, one in mine.items()}
-    return Tuned(_place(path), stored["trials"], best)
+    trials = {name: len(one["trials"]) for name, one in mine.items()}
+    return Tuned(_place(path), stored["trials"], trials, best)
 
 
 def in_words(settings: Settings) -> str:
@@ -199,8 +202,6 @@ def _search(work: Work, name: str, trials: int) -> dict[str, Any]:
     """All trials of a model; no combination of values is tried twice."""
     protocol = work.protocol
     own, space = _space(protocol, name)
-    for fold in work.folds:
-        work.store(protocol.models[name], fold)  # before the first trial: the time is none's
     study, random = _study(), np.random.default_rng(SEED)
     found: dict[tuple[int, ...], dict[str, Any]] = {}
     # Values by their numbers: a list may be a value, too.
@@ -262,13 +263,16 @@ def _space(protocol: Protocol, name: str) -> tuple[Settings, dict[str, list[Any]
 def _tried(work: Work, name: str, settings: Settings) -> dict[str, Any]:
     """One trial: its settings, its value or why it failed, and the seconds it took."""
     work.used.clear()
+    for fold in work.folds:
+        work.store(work.protocol.models[name], fold)
+    before = work.seconds  # of the preparation, which is no trial's
     changed = work.of(work.protocol.with_settings({name: settings}, "tuning"))
     out: dict[str, Any] = {"settings": settings, "value": None}
     try:
         out["value"] = round(_judged(changed, name), 6)
     except Diverged as error:
         out["failed"] = error.what
-    return out | {"seconds": round(work.seconds, 1)}
+    return out | {"seconds": round(work.seconds - before, 1)}
 
 
 def _judged(work: Work, name: str) -> float:

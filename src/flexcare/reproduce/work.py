@@ -114,6 +114,9 @@ class Work:
             settings["fold"] = number
         source = data.model_dump(mode="json", exclude={"preparation", "repeats"})
         name = f"repeat{repeat}-fold{number}-{hash_of(source, str(self.data), settings)}"
+        self.used[f"stores/{name}"] = None  # also where it is open
+        if data.make:
+            self.used[self._place_of_tables().name] = None
         if name not in self.opened:
             place = self.out / "stores" / name
             with self._made(f"stores/{name}", place) as missing:
@@ -187,13 +190,18 @@ class Work:
             )
         return self.data / path
 
+    def _script(self) -> tuple[Path, Path]:
+        """The protocol's script, and the data that it reads."""
+        data = self.protocol.data
+        return self.path.parent / data.make, self.below(data.path)
+
+    def _place_of_tables(self) -> Path:
+        script, raw = self._script()
+        return self.out / f"tables-{hash_of(str(raw), script.read_text())}"
+
     def _tables(self) -> Path:
         """What the protocol's script writes of the data."""
-        script, raw = (
-            self.path.parent / self.protocol.data.make,
-            self.below(self.protocol.data.path),
-        )
-        place = self.out / f"tables-{hash_of(str(raw), script.read_text())}"
+        (script, raw), place = self._script(), self._place_of_tables()
         with self._made(place.name, place) as missing:
             if missing:
                 with whole(place) as temporary:

@@ -80,7 +80,7 @@ def read_records(
     ids: list[int] = []
     counts: list[int] = []
     tables: list[pa.Table] = []
-    waiting, size, header = list[bytes](), 0, b""
+    waiting, size, header = list[tuple[str, bytes]](), 0, b""
     for name, content in _members(path, ending):
         ids.append(_number(path, name, ending))
         first, _, body = content.replace(b"\r\n", b"\n").partition(b"\n")
@@ -90,7 +90,7 @@ def read_records(
         rows, broken = _whole_lines(body, delimiter.encode(), header.count(delimiter.encode()))
         if broken:
             dropped[f"{path.name}: lines with another number of fields"] += broken
-        waiting.append(rows)
+        waiting.append((name, rows))
         counts.append(rows.count(b"\n"))
         size += len(rows)
         if size > PARSED:
@@ -195,20 +195,21 @@ def _whole_lines(body: bytes, delimiter: bytes, count: int) -> tuple[bytes, int]
 
 def _parsed(
     path: Path,
-    bodies: Sequence[bytes],
+    bodies: Sequence[tuple[str, bytes]],
     header: bytes,
     delimiter: str,
     kinds: dict[str, pa.DataType],
 ) -> pa.Table:
-    """The wanted columns of some files' lines."""
+    """The wanted columns of some files' lines, given with the name of each file."""
     names = header.decode("utf-8-sig", "replace").strip().split(delimiter)
     for name in kinds:
         if name not in names:
             raise missing_column(path.name, name, names)
-    text = b"".join(bodies)
+    text = b"".join(body for _, body in bodies)
     if not text:
         return pa.schema(list(kinds.items())).empty_table()
-    try:
+
+    def read(text: bytes, kinds: dict[str, pa.DataType]) -> pa.Table:
         return csv.read_csv(
             pa.BufferReader(text),
             read_options=csv.ReadOptions(column_names=names),
@@ -217,10 +218,28 @@ def _parsed(
                 column_types=kinds, include_columns=list(kinds), null_values=["NaN", ""]
             ),
         )
+
+    try:
+        return read(text, kinds)
     except pa.ArrowInvalid:
         raise UserError(
-            f"{path.name}: values that cannot be read",
+            f"{path.name}: values that cannot be read{_first_wrong(read, bodies, kinds)}",
             found="texts where numbers should be, or broken lines",
             expected="the files as downloaded",
             do="Download it again and compare its checksum.",
         ) from None
+
+
+def _first_wrong(
+    read: Callable[[bytes, dict[str, pa.DataType]], pa.Table],
+    bodies: Sequence[tuple[str, bytes]],
+    kinds: dict[str, pa.DataType],
+) -> str:
+    """The first file and column that cannot be read, in words."""
+    for name, body in bodies:
+        for column, kind in kinds.items() if body else ():
+            try:
+                read(body, {column: kind})
+            except pa.ArrowInvalid:
+                return f", the first in {name.rsplit('/', 1)[-1]}, column {column}"
+    return ""

@@ -14,9 +14,9 @@ import pyarrow as pa
 from flexcare.errors import UserError
 from flexcare.features.variables import Variable, VariableSet, read_variables
 from flexcare.sources.events import SEED_SECONDS, tidy_events
-from flexcare.sources.meds_shards import rows_of, shards_of
+from flexcare.sources.meds_shards import reading_shards, rows_of, shards_of
 from flexcare.sources.meds_stays import belongs, codes_of, find_stays, literal
-from flexcare.sources.tables import FewTables, reading
+from flexcare.sources.tables import FewTables, possible_ages, reading
 
 FREQUENT = 64  # numeric codes that are taken where no variables file fits
 FITTING = "mimic_iv"  # the variables file that is tried first
@@ -37,7 +37,7 @@ class Meds(FewTables):
     def __post_init__(self) -> None:
         self.shards = shards_of(self.path)
         self.meaning = codes_of(self.path)
-        with reading("of the shards"):
+        with reading_shards(self.shards):
             self.connection.execute(f"CREATE OR REPLACE TEMP VIEW meds AS {rows_of(self.shards)}")
             self._read_facts()
             find_stays(self.connection, self.meaning)
@@ -119,7 +119,7 @@ class Meds(FewTables):
             f" {self.meaning.structural()} GROUP BY code ORDER BY count(*) DESC, code"
             f" LIMIT {FREQUENT}"
         )
-        with reading("of the shards"):
+        with reading_shards(self.shards):
             found = self.connection.execute(sql).fetchall()
         self.connection.unregister("training_stays")
         if not found:
@@ -147,13 +147,14 @@ class Meds(FewTables):
 
     def subjects(self) -> pa.Table:
         # In the year of the first stay the age is right; later it grows with the year.
-        return self._table(
+        found = self._table(
             "SELECT subject_id, any_value(sex) AS sex,"
             " date_sub('year', any_value(birth), min(intime))::DOUBLE AS anchor_age,"
             " year(min(intime))::INT AS anchor_year, any_value(death)::DATE AS death_date"
             " FROM meds_subjects LEFT JOIN meds_stays USING (subject_id)"
             " GROUP BY subject_id ORDER BY subject_id"
         )
+        return possible_ages(found, self.dropped)
 
     def admissions(self) -> pa.Table:
         return self._table("SELECT * FROM meds_admissions ORDER BY hadm_id")
@@ -174,7 +175,7 @@ class Meds(FewTables):
         ).drop_null()
 
     def _table(self, sql: str) -> pa.Table:
-        with reading("of the shards"):
+        with reading_shards(self.shards):
             return self.connection.sql(sql).to_arrow_table()
 
     def events(self, stays: pa.Table, variables: VariableSet, clock: str) -> Iterator[pa.Table]:
@@ -192,7 +193,7 @@ class Meds(FewTables):
             " round(los * 86400) AS length FROM cohort_stays"
         )
         connection.register("meds_items", self._items(variables))
-        with reading("of the shards"):
+        with reading_shards(self.shards):
             yield from tidy_events(connection, _RAW, variables, clock, self.dropped, self.codes)
 
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexcare.errors import UserError, missing_column
 from flexcare.sources.meds_stays import literal
+from flexcare.sources.tables import reading
 
 NUMBERS = ("numeric_value", "value")  # MEDS, and MEDS before version 0.3
 DO = "Check the path; docs/data.md says what goes where."
@@ -35,9 +37,13 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def rows_of(shards: list[Path]) -> str:
-    """SQL: subject_id, time, code, number (as text, which keeps 98.4 of a 32-bit float), text."""
+    """SQL: subject_id, time, code, number (as text, which keeps 98.4 of a 32-bit float), text.
+
+    A row's number is the first of NUMBERS that it has: shards of both versions may lie together.
+    """
     names = {name for shard in shards for name in pq.read_schema(shard).names}
-    number = next((f'"{name}"::VARCHAR' for name in NUMBERS if name in names), "NULL::VARCHAR")
+    found = [f'"{name}"::VARCHAR' for name in NUMBERS if name in names]
+    number = f"coalesce({', '.join(found)})" if found else "NULL::VARCHAR"
     text = "text_value::VARCHAR" if "text_value" in names else "NULL::VARCHAR"
     paths = ", ".join(literal(str(shard)) for shard in shards)
     return (
@@ -45,6 +51,29 @@ def rows_of(shards: list[Path]) -> str:
         f" {number} AS number, {text} AS text"
         f" FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
     )
+
+
+class reading_shards(reading):
+    """`reading` of all shards, which names the first one that is damaged."""
+
+    def __init__(self, shards: list[Path]) -> None:
+        super().__init__("of the shards")
+        self.shards = shards
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, duckdb.Error) and not isinstance(error, duckdb.OutOfMemoryException):
+            damaged = (f"{s.parent.name}/{s.name}" for s in self.shards if not _whole(s))
+            self.name = next(damaged, self.name)
+        super().__exit__(kind, error, trace)
+
+
+def _whole(shard: Path) -> bool:
+    """Whether all rows can be read."""
+    try:
+        duckdb.sql(f"SELECT bit_xor(hash(rows)) FROM ({rows_of([shard])}) AS rows").fetchall()
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _check(shard: Path) -> None:

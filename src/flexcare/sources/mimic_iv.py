@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flexcare.errors import UserError
 from flexcare.features.variables import VariableSet
 from flexcare.sources.events import SEED_SECONDS, tidy_events
-from flexcare.sources.tables import ANSWERS, DRGS, IMAGES, RawFolder, reading, tidy
+from flexcare.sources.tables import ANSWERS, DRGS, IMAGES, RawFolder, possible_ages, reading, tidy
 
 FINDINGS = (
     "Atelectasis",
@@ -103,9 +103,8 @@ class MimicIV:
             "dod": "DATE",
         }
         table = self._core().typed("hosp/patients", columns, key="subject_id")
-        return table.rename_columns(
-            ["subject_id", "sex", "anchor_age", "anchor_year", "death_date"]
-        )
+        names = ["subject_id", "sex", "anchor_age", "anchor_year", "death_date"]
+        return possible_ages(table.rename_columns(names), self.dropped)
 
     def admissions(self) -> pa.Table:
         columns = {

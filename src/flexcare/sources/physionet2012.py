@@ -20,6 +20,7 @@ from flexcare.sources.events import tidy_events
 from flexcare.sources.tables import (
     ADMISSIONS,
     ANSWERS,
+    OLDEST,
     STAYS,
     SUBJECTS,
     FewTables,
@@ -40,7 +41,6 @@ DESCRIPTORS = ("RecordID", "Age", "Gender", "Height", "ICUType", "Weight")
 UNITS = {1: "coronary care", 2: "cardiac surgery recovery", 3: "medical", 4: "surgical"}
 START = np.datetime64("2000-01-01", "us")
 OBSERVED_DAYS = 2
-OLDEST = 120
 MISSING = -1  # of descriptors and outcomes
 DAY = np.timedelta64(86_400_000_000, "us")
 Numbers = NDArray[np.float64]

@@ -22,6 +22,7 @@ from flexcare.sources.events import tidy_events
 from flexcare.sources.tables import (
     ADMISSIONS,
     ANSWERS,
+    OLDEST,
     STAYS,
     SUBJECTS,
     FewTables,
@@ -41,7 +42,6 @@ HOUR, LABEL = "ICULOS", "SepsisLabel"
 COLUMNS = dict.fromkeys((*MEASURED, *KNOWN, HOUR, LABEL), pa.float32())
 UNITS = ("unknown", "medical", "surgical")  # neither Unit1 nor Unit2, Unit1, Unit2
 START = np.datetime64("2000-01-01", "us")
-OLDEST = 120
 ONE_HOUR = np.timedelta64(3_600_000_000, "us")
 
 

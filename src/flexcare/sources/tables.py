@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from flexcare.errors import UserError, missing_column
@@ -61,6 +62,8 @@ READABLE = dict.fromkeys(
     ("VARCHAR", "DOUBLE", "INT", "BOOLEAN", "DATE", "TIMESTAMP"),
     'TRY_CAST("{c}" AS {kind}) IS NOT NULL',
 ) | {"BIGINT": """regexp_full_match("{c}", '-?[0-9]+')"""}
+OLDEST = 120  # years
+ENDINGS = (".csv.gz", ".csv", ".txt")
 _PLAIN = (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException)
 
 
@@ -130,6 +133,17 @@ def tidy(columns: str, **values: Any) -> pa.Table:
     return pa.table(arrays, names=[name for name, _ in fields])
 
 
+def possible_ages(subjects: pa.Table, dropped: Counter[str]) -> pa.Table:
+    """SUBJECTS with the ages outside 0 to OLDEST years missing, and counted."""
+    ages = subjects["anchor_age"]
+    wrong = pc.fill_null(pc.or_(pc.less(ages, 0), pc.greater(ages, OLDEST)), False)
+    if count := pc.sum(wrong).as_py():
+        dropped["impossible ages, taken as missing"] = count
+    place = subjects.column_names.index("anchor_age")
+    possible = pc.if_else(wrong, pa.scalar(None, ages.type), ages)
+    return subjects.set_column(place, "anchor_age", possible)
+
+
 @dataclass
 class FewTables:
     """A source without the tables that not every data set has: they are empty."""
@@ -169,12 +183,12 @@ class RawFolder:
     dropped: Counter[str]
 
     def find(self, name: str, what: str = "") -> Path:
-        """The file NAME.csv.gz or NAME.csv of the folder, which must be there."""
+        """The file of a table, with one of ENDINGS, which must be there."""
         found = self.optional(name)
         if found is None:
             raise UserError(
                 f"table {name} is missing",
-                found=f"neither {name}.csv.gz nor {name}.csv in {self.path}",
+                found=f"no {name} with {', '.join(ENDINGS)} in {self.path}",
                 expected=what or "the folder as downloaded, with this table",
                 do="Check the path; docs/data.md says what goes where.",
             )
@@ -182,7 +196,7 @@ class RawFolder:
 
     def optional(self, name: str) -> Path | None:
         """The file of a table that may be absent."""
-        for ending in (".csv.gz", ".csv", ".txt"):
+        for ending in ENDINGS:
             path = self.path / (name + ending)
             if path.is_file():
                 return path

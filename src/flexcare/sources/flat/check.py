@@ -13,17 +13,23 @@ from flexcare.errors import UserError
 from flexcare.features.notes import note_rules
 from flexcare.features.variables import Variable, VariableSet, variable_set
 from flexcare.features.waves import UnusableWave, check_wave
-from flexcare.sources.flat.faults import LONG, SHOWN, Faults, shortened
+from flexcare.sources.flat.faults import LONG, Faults, shortened
 from flexcare.sources.flat.layout import CELLS, TABLE_OF_KIND, TABLES, TASKS, VARIABLES
 from flexcare.sources.flat.reading import find_tables, read_table
+from flexcare.sources.tables import OLDEST
 from flexcare.tasks import load_task
 
 T = TypeVar("T")
 JPEG = b"\xff\xd8"  # how such a file begins
 
 
-def check(folder: Path, connection: duckdb.DuckDBPyConnection) -> tuple[Faults, dict[str, Path]]:
+def check(
+    folder: Path, connection: duckdb.DuckDBPyConnection, most: int | None = None
+) -> tuple[Faults, dict[str, Path]]:
     """Read a folder's tables into flat_NAME (reading.py) and look at them.
+
+    Args:
+        most: faults of one kind that are kept to be shown; None: all.
 
     Returns:
         what is wrong, and the file of each table.
@@ -31,7 +37,7 @@ def check(folder: Path, connection: duckdb.DuckDBPyConnection) -> tuple[Faults, 
     Raises:
         UserError: no such folder.
     """
-    faults = Faults()
+    faults = Faults(most)
     files = find_tables(folder, faults)
     look = _Look(folder, connection, faults, files)
     for name in TABLES:
@@ -66,9 +72,10 @@ class _Look:
         """Faults of the rows that SQL (row, found) gives."""
         if name not in self.files:
             return
+        limit = "" if self.faults.most is None else f" LIMIT {self.faults.most}"
         rows = self.connection.execute(
             f"SELECT row, left(found, {LONG + 1}), count(*) OVER () FROM ({sql})"
-            f" ORDER BY row LIMIT {SHOWN}"
+            f" ORDER BY row{limit}"
         ).fetchall()
         if rows:
             found = [(row, shortened(str(text))) for row, text, _ in rows]
@@ -126,6 +133,24 @@ class _Look:
             ' WHERE TRY_CAST("stop" AS TIMESTAMP) <= TRY_CAST("start" AS TIMESTAMP)'
         )
         self._rows("stays", "stop", "a time after the start of the stay", sql)
+        of_subject = (
+            " FROM flat_stays AS s JOIN flat_subjects AS p"
+            " ON TRY_CAST(s.subject_id AS BIGINT) = TRY_CAST(p.subject_id AS BIGINT) WHERE"
+        )
+        ((no_year, _),) = _faults_of("year", "birth_year")
+        sql = (
+            "SELECT s.row, s.\"start\" || ', birth_year ' || birth_year AS found"
+            f'{of_subject} year(TRY_CAST(s."start" AS TIMESTAMP)) - TRY_CAST(birth_year AS INT)'
+            f" NOT BETWEEN 0 AND {OLDEST} AND NOT {no_year}"
+        )
+        self._rows("stays", "start", f"a time when the subject is 0 to {OLDEST} years old", sql)
+        sql = (
+            "SELECT s.row, 'after death at ' || died_at AS found"
+            f"{of_subject} TRY_CAST(died_at AS TIMESTAMP) < CASE WHEN length(died_at) = 10"
+            " THEN date_trunc('day', TRY_CAST(s.\"start\" AS TIMESTAMP))"
+            ' ELSE TRY_CAST(s."start" AS TIMESTAMP) END'
+        )
+        self._rows("stays", "start", "a time before the subject's death", sql)
 
     def documents(self) -> None:
         kinds = ", ".join(f"'{kind}'" for kind in note_rules().parts)

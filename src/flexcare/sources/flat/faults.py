@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
-SHOWN = 5  # faults of one kind that are listed; of the others the number
 LONG = 40  # characters of a cell that are shown
 
 Kind = tuple[str, str, str]  # file, column, expected
@@ -34,13 +34,24 @@ class Fault:
 
 @dataclass
 class Faults:
-    """All faults of a folder: the first of each kind, and how many there are of it."""
+    """All faults of a folder.
 
+    Attributes:
+        most: faults of one kind that are kept to be shown; None: all.
+        shown: those kept; counts: how many there are of each kind.
+    """
+
+    most: int | None = None
     shown: list[Fault] = field(default_factory=list)
     counts: dict[Kind, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(self.counts.values())
+
+    def number(self) -> str:
+        """How many there are, in words."""
+        count = f"{len(self):,}" if len(self) else "no"
+        return f"{count} fault{'' if len(self) == 1 else 's'}"
 
     def add(
         self, file: str, column: str, expected: str, found: str, row: int | None = None
@@ -60,14 +71,18 @@ class Faults:
         kind = file, column, expected
         before = self.counts.get(kind, 0)
         self.counts[kind] = before + count
-        for row, found in list(rows)[: max(0, SHOWN - before)]:
-            self.shown.append(Fault(file, row, column, found, expected))
+        room = None if self.most is None else max(0, self.most - before)
+        self.shown += [
+            Fault(file, row, column, found, expected) for row, found in islice(rows, room)
+        ]
 
     def lines(self) -> list[str]:
         """The report, kind by kind in the order of the files."""
-        out = []
+        out, of_kind = [], dict[Kind, list[Fault]]()
+        for fault in self.shown:
+            of_kind.setdefault((fault.file, fault.column, fault.expected), []).append(fault)
         for kind, count in self.counts.items():
-            shown = [f for f in self.shown if (f.file, f.column, f.expected) == kind]
+            shown = of_kind.get(kind, [])
             out += [f"{f.place()}: found {f.found}, expected {f.expected}" for f in shown]
             if count > len(shown):
                 out.append(f"  ... and {count - len(shown):,} more of this kind")

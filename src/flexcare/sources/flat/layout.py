@@ -140,7 +140,7 @@ CELLS: dict[str, tuple[tuple[str, str], ...]] = {
     "year": (
         (
             "NOT (regexp_full_match(CELL, '[0-9]{4}') AND CELL BETWEEN '1800' AND '2200')",
-            "a year of four digits",
+            "a year from 1800 to 2200",
         ),
     ),
     "time": (

@@ -17,7 +17,8 @@ from flexcare.sources.flat.layout import TABLES, TASKS, VARIABLES
 from flexcare.sources.tables import FewTables, reading
 
 DOCUMENT_BATCH = 2_000
-FIRST = 8  # faults that the error of `prepare` repeats
+# Of the faults the error of `prepare` repeats so many lines, and of one kind so many.
+FIRST, OF_A_KIND = 8, 5
 _VISIBLE = "greatest(time::TIMESTAMP, available_at::TIMESTAMP)"  # greatest passes over nulls
 # A death in the stay; of a date alone nobody knows the hour, and the day's last one is taken.
 _DIED = """
@@ -64,12 +65,12 @@ class Flat(FewTables):
     waves: dict[str, list[Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        faults, files = check(self.path, self.connection)
+        faults, files = check(self.path, self.connection, OF_A_KIND)
         if len(faults):
             lines = faults.lines()
             more = [f"... and {len(lines) - FIRST:,} more lines"] if len(lines) > FIRST else []
             raise UserError(
-                f"{len(faults):,} faults in the tables of {self.path}",
+                f"{faults.number()} in the tables of {self.path}",
                 found="\n            ".join([*lines[:FIRST], *more]),
                 expected="tables without faults",
                 do=f"Mend them; `flexcare check flat {self.path}` lists them all.",
@@ -77,7 +78,18 @@ class Flat(FewTables):
         self.files += [files[name] for name in TABLES if name in files]
         self.files.append(self.path / VARIABLES)
         self.variables = str(self.path / VARIABLES)
+        self._leave_out_repeated()
         self.vectors, self.waves = self._vectors(), self._waves()
+
+    def _leave_out_repeated(self) -> None:
+        """Of rows of events that say the same, all but the first are left out and counted."""
+        every = ", ".join(f'"{column}"' for column in TABLES["events"].columns)
+        found = self.connection.execute(
+            "DELETE FROM flat_events WHERE row IN (SELECT row FROM flat_events"
+            f" QUALIFY row_number() OVER (PARTITION BY {every} ORDER BY row) > 1)"
+        ).fetchone()
+        if found and found[0]:
+            self.dropped["events that repeat another row"] += found[0]
 
     @property
     def cxr(self) -> Path:
