@@ -70,7 +70,8 @@ class reading_shards(reading):
 def _whole(shard: Path) -> bool:
     """Whether all rows can be read."""
     try:
-        duckdb.sql(f"SELECT bit_xor(hash(rows)) FROM ({rows_of([shard])}) AS rows").fetchall()
+        read = f"SELECT bit_xor(hash(rows)) FROM ({rows_of([shard])}) AS rows"
+        duckdb.execute(read).fetchall()
     except duckdb.Error:
         return False
     return True
