@@ -67,7 +67,11 @@ def listed() -> list[dict[str, object]]:
 
 def told(one: dict[str, object]) -> str:
     """The same for people."""
-    minutes = ", ".join(f"{size} {time} min" for size, time in dict(one["minutes"]).items())  # type: ignore[call-overload]
+    known = dict(one["minutes"])  # type: ignore[call-overload]
+    minutes = ", ".join(
+        f"{size} {known[size]:.0f} min" if size in known else f"{size} not timed"
+        for size in ("demo", "full")
+    )
     return (
         f"{one['id']} ({one['name']}): {one['question']}\n"
         f"  on {', '.join(one['data'])}; {minutes} on two cores\n"  # type: ignore[arg-type]

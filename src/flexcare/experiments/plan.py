@@ -114,7 +114,7 @@ class Experiment(Section):
         id: of SPEC 10, or a letter for those that anyone would run first; name: in a word.
         equal: what is held equal, in words.
         refuted_by: what would prove it wrong.
-        minutes: by size, on two cores, measured.
+        minutes: by size, on the invented hospital and two cores, where it was measured.
         planted: needs the truth of the invented hospital.
         data: by set of data, what differs there; empty: it runs on any.
         measures: families of measures (measures.MEASURES).
