@@ -152,12 +152,15 @@ def _reached(line: dict[str, Any], task: str) -> float | None:
 
 
 def _heat(table: dict[str, Any]) -> Figure:
-    """A table of shares, darker where more."""
+    """A table of shares, darker where more; of numbers of both signs, blue above 0, red below."""
     values = np.array(table["values"], dtype=float)
-    size = (4.2 + 0.3 * values.shape[1], 1.2 + 0.17 * len(values))
+    size = (4.8 + 0.3 * values.shape[1], 1.2 + 0.17 * len(values))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.pcolormesh(values, cmap="GnBu", vmin=min(0.0, values.min()), vmax=max(values.max(), 1e-9))
+    most = max(np.abs(values).max(), 1e-9)
+    colours, least = ("RdBu", -most) if values.min() < 0 else ("GnBu", 0.0)
+    mesh = axes.pcolormesh(values, cmap=colours, vmin=least, vmax=most)
+    figure.colorbar(mesh, aspect=30, pad=0.02).ax.tick_params(labelsize=6, length=0)
     axes.set_xticks(np.arange(values.shape[1]) + 0.5, table["columns"], rotation=90, fontsize=6)
     rows = [row if len(row) <= LONGEST else f"{row[: LONGEST - 1]}…" for row in table["rows"]]
     axes.set_yticks(np.arange(len(values)) + 0.5, rows, fontsize=6)
