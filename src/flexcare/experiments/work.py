@@ -25,7 +25,15 @@ from flexcare.config import Config, check, over
 from flexcare.errors import UserError
 from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.measures.trained import Found, Trained
-from flexcare.experiments.plan import STORE, DataSet, Settings, Size, read_data
+from flexcare.experiments.plan import (
+    MANIFEST,
+    STORE,
+    DataSet,
+    Settings,
+    Size,
+    is_store,
+    read_data,
+)
 from flexcare.experiments.verdict import Value
 from flexcare.files import read_json, write_json
 from flexcare.presets import read_preset
@@ -43,14 +51,24 @@ class Ground:
     """What experiments on one set of data stand on.
 
     Attributes:
-        name: of the set of data; truth: the folder of its planted truth, if it has one.
+        name: of the set of data, or of a store that somebody brings.
+        label: of the store, in the names of runs.
+        truth: the folder of the planted truth, if there is one.
         settings: of every network.
+        data: what the samples come from, as far as the set of data says.
     """
 
     name: str
+    label: str
     store: Path
     truth: Path | None
     settings: Settings
+    data: Settings
+
+    @property
+    def conditions(self) -> Settings:
+        """All that a plan is kept with and that its arms do not say."""
+        return {"data": self.data, "base": self.resolved(self.settings, 0)}
 
     def resolved(self, settings: Settings, seed: int) -> Settings:
         """Every setting of a training, so that equal ones are seen to be."""
@@ -78,7 +96,7 @@ class Job:
     @property
     def run(self) -> Path:
         extends = [self.base.run.name, self.unfreeze] if self.base else []
-        name = f"{self.ground.store.name}-{hash_of(self.settings, *extends)}"
+        name = f"{self.ground.label}-{hash_of(self.settings, *extends)}"
         return self.out / "runs" / name
 
     def train(self, store: Store) -> None:
@@ -148,14 +166,16 @@ def ground_of(
         folder: that holds the data sets; not needed for the invented hospital.
         other: what differs in the set's [data].
     """
-    if (Path(data) / "manifest.json").is_file():
-        return Ground(STORE, Path(data).resolve(), None, _settings(read_data(STORE), size))
+    if is_store(data):
+        brought = Path(data).resolve()
+        # Two may be called alike.
+        name = f"{brought.name}-{hash_of(read_json(brought / MANIFEST, 'a store'))}"
+        return Ground(name, name, brought, None, _settings(read_data(STORE), size), {})
     chosen = read_data(data)
     if other:
         changed = check(Data, over(given(chosen.data), other), f"[data] of {data}")
         chosen = chosen.model_copy(update={"data": changed})
-    if data == STORE:
-        raise UserError("no store is named", expected="--data and the path of a store")
+    told = {**chosen.data.model_dump(mode="json"), "subjects": chosen.sizes[size].subjects}
     truth = None
     if chosen.data.source == INVENTED:
         hospital = out / f"hospital-{chosen.sizes[size].subjects}"
@@ -170,7 +190,8 @@ def ground_of(
     nobody = Model(kind=NETWORK)
     protocol = Protocol(first="any", data=chosen.data, models={"any": nobody})
     store = Work(protocol, Path(), folder.resolve(), out, say).store(nobody, (0, 0))
-    return Ground(data, store.path, truth, _settings(chosen, size))
+    settings = _settings(chosen, size)
+    return Ground(data, store.path.name, store.path, truth, settings, told)
 
 
 def _settings(chosen: DataSet, size: Size) -> Settings:
