@@ -6,8 +6,10 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 import json
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import flexcare.experiments
 import flexcare.experiments.work as work
 from flexcare.errors import UserError
 from flexcare.experiments import experiment
+from flexcare.experiments.measures.trained import Found
 from flexcare.experiments.page import claims
 from flexcare.experiments.plan import read_data
 from flexcare.files import read_json, write_json
@@ -306,6 +309,19 @@ def test_an_extension_that_was_interrupted_goes_on(laboratory, tmp_path, monkeyp
     result = run(laboratory, str(plan), seeds=1)
     assert calls == [False, True, False]
     assert result["arms"]["extended at 0.5"]["measures"]["changed"]["value"] == 0
+
+
+def test_seconds_are_those_of_the_processor(monkeypatch, tmp_path):
+    """Waiting is not work: what a result says it took does not depend on what else runs."""
+    monkeypatch.setattr(work, "Store", lambda path: None)
+    monkeypatch.setattr(work, "Trained", lambda *args: None)
+    monkeypatch.setitem(work.MEASURES, "none", lambda run: Found())
+    job = SimpleNamespace(
+        missing=["none"], ground=SimpleNamespace(store=None, truth=None), base=None, run=tmp_path,
+        train=lambda store: time.sleep(0.5), values=lambda family: tmp_path / f"{family}.json",
+    )  # fmt: skip
+    assert work.done(job) >= 0.5
+    assert read_json(tmp_path / "none.json", "what was measured")["seconds"] < 0.3
 
 
 def test_all_claims_stand_on_one_page(laboratory):
