@@ -252,7 +252,7 @@ def value(run: Path, /, *, sample: str | None = None, split: Split = "held_out")
 
 @app.command(sort_key=5)
 def report(
-    run: Path = Path("laboratory"),
+    run: Path | None = None,
     /,
     *,
     experiments: bool = False,
@@ -264,7 +264,8 @@ def report(
     """Write report.html: one offline page of an evaluated run.
 
     Args:
-        run: folder that `evaluate` has judged; with --experiments that of `flexcare experiment`.
+        run: folder that `evaluate` has judged; with --experiments that of `flexcare experiment`,
+            laboratory if absent.
         experiments: one page of all claims and their verdicts, and claims.md, instead.
         told: folder of claims.md and claims.json, where the laboratory's claims replace those
             told earlier; the laboratory if absent.
@@ -277,8 +278,10 @@ def report(
     if experiments:
         from flexcare.experiments.page import claims
 
-        print(f"claims: {claims(run, told)}")
+        print(f"claims: {claims(run or Path('laboratory'), told)}")
         return
+    if run is None:
+        raise UserError("no RUN is named", expected="RUN, a folder of a run, or --experiments")
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 

@@ -37,23 +37,32 @@ def experiment(
     """
     from flexcare.errors import UserError
     from flexcare.experiments import experiment as run
-    from flexcare.experiments.plan import experiments
+    from flexcare.experiments.plan import experiments, known_data
+    from flexcare.experiments.run import RESULT
+    from flexcare.files import read_json
 
     if list_:
         print(json.dumps(listed(), indent=1) if as_json else "\n\n".join(map(told, listed())))
         return
+    if as_json:
+        raise UserError("--json is of the list", expected="--list --json")
     if not name:
         raise UserError("no experiment is named", expected="an id of flexcare experiment --list")
     chosen = [name]
     if name == "all":
-        runnable = [one for one in experiments() if data in (one.known() or [data])]
+        known = known_data(data)
+        runnable = [one for one in experiments() if known in (one.known() or [known])]
         chosen = [one.id for one in runnable if one.broken or not broken]
+    minutes = 0.0
     for one in chosen:
         place = run(
             one, data=data, seeds=seeds, size=size, broken=broken, folder=folder, out=out,
             processes=processes,
         )  # fmt: skip
         print(f"experiment: {place}")
+        minutes += read_json(place / RESULT, "the result of an experiment")["minutes"]
+    if name == "all":
+        print(f"{len(chosen)} experiments: {minutes:.1f} minutes on two cores")
 
 
 def listed() -> list[dict[str, object]]:

@@ -4,9 +4,12 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 """
 
 import json
+import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ import flexcare.experiments
 import flexcare.experiments.work as work
 from flexcare.errors import UserError
 from flexcare.experiments import experiment
+from flexcare.experiments.measures.trained import Found
 from flexcare.experiments.page import claims
 from flexcare.experiments.plan import read_data
 from flexcare.files import read_json, write_json
@@ -186,6 +190,39 @@ def test_a_rule_that_was_changed_after_the_run_began_is_refused(laboratory):
     run(laboratory, "M1")
 
 
+def test_other_conditions_after_the_run_began_are_refused(laboratory, monkeypatch):
+    run(laboratory, "M1")
+    place = laboratory / "synthetic/demo/M1/plan.json"
+    plan = read_json(place, "a plan")
+    assert plan["conditions"]["data"]["subjects"] == 240
+    assert plan["conditions"]["data"]["tasks"]
+    training = SMALL["settings"]["training"] | {"epochs": 13}
+    with monkeypatch.context() as longer:
+        longer.setitem(SMALL, "settings", SMALL["settings"] | {"training": training})
+        with pytest.raises(UserError, match="begun with another rule"):
+            run(laboratory, "M1")
+    assert read_json(place, "a plan") == plan
+
+
+def test_two_stores_of_one_name_are_told_apart(laboratory, tmp_path):
+    run(laboratory, "M1")
+    made = next((laboratory / "stores").iterdir())
+    plan, places = tmp_path / "x.toml", set()
+    plan.write_text(SCHEDULES)
+    for number in range(2):
+        store = tmp_path / str(number) / "store"
+        shutil.copytree(made, store)
+        manifest = read_json(store / "manifest.json", "a store")
+        write_json(store / "manifest.json", manifest | {"number": number})
+        places.add(experiment(str(plan), data=str(store), seeds=1, out=tmp_path, processes=1))
+    assert len(places) == 2
+    assert all((place / "result.json").exists() for place in places)
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+    claims(tmp_path)
+    rows = (tmp_path / "claims.md").read_text().count("| X | ? | store-")
+    assert rows == 2
+
+
 def test_what_was_interrupted_goes_on(laboratory, tmp_path, monkeypatch):
     """The third of four trainings is stopped; the next call makes what is missing, and no more."""
     done, calls = work.finished_run, []
@@ -208,6 +245,15 @@ def test_what_was_interrupted_goes_on(laboratory, tmp_path, monkeypatch):
     arms = {arm: one["measures"] for arm, one in result["arms"].items()}
     assert {arm: one["steps"]["value"] for arm, one in arms.items()} == {"one": 6, "all": 6}
     assert arms["all"]["answers"]["value"] > 2 * arms["one"]["answers"]["value"]
+
+
+def test_a_rule_on_what_was_not_measured_is_undecided(laboratory, tmp_path):
+    plan = tmp_path / "x.toml"
+    text = SCHEDULES.replace('measure = "answers"', 'measure = "apart"')
+    plan.write_text(text.replace('"X"', '"Y"'))
+    result = run(laboratory, str(plan), seeds=1)
+    assert result["verdict"] == "undecided at this size"
+    assert result["rules"][0]["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -265,13 +311,26 @@ def test_an_extension_that_was_interrupted_goes_on(laboratory, tmp_path, monkeyp
     assert result["arms"]["extended at 0.5"]["measures"]["changed"]["value"] == 0
 
 
+def test_seconds_are_those_of_the_processor(monkeypatch, tmp_path):
+    """Waiting is not work: what a result says it took does not depend on what else runs."""
+    monkeypatch.setattr(work, "Store", lambda path: None)
+    monkeypatch.setattr(work, "Trained", lambda *args: None)
+    monkeypatch.setitem(work.MEASURES, "none", lambda run: Found())
+    job = SimpleNamespace(
+        missing=["none"], ground=SimpleNamespace(store=None, truth=None), base=None, run=tmp_path,
+        train=lambda store: time.sleep(0.5), values=lambda family: tmp_path / f"{family}.json",
+    )  # fmt: skip
+    assert work.done(job) >= 0.5
+    assert read_json(tmp_path / "none.json", "what was measured")["seconds"] < 0.3
+
+
 def test_all_claims_stand_on_one_page(laboratory):
     run(laboratory, "M1")
     run(laboratory, "M1", broken=True)
     page = claims(laboratory)
     html, text = page.read_text(), (laboratory / "claims.md").read_text()
     assert "http" not in html.replace("http://www.w3.org", "")
-    assert html.count("<svg") >= 2
+    assert "<svg" in html
     assert "flexcare experiment M1 --data synthetic --seeds 2" in text
     assert "| M1 |" in text
     line = next(line for line in text.splitlines() if line.startswith("| M1 |"))
@@ -301,11 +360,21 @@ def test_without_torchjd_no_training_is_begun(laboratory, monkeypatch):
     assert set(laboratory.rglob("finished")) == before
 
 
-def test_what_cannot_be_run_is_said(laboratory, tmp_path):
+def test_what_cannot_be_run_is_said(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="cannot be run on eicu"):
         experiment("F1", data="eicu", out=tmp_path)
     with pytest.raises(UserError, match="unknown set of data"):
         experiment("M1", data="eciu", out=tmp_path)
+    for option in ("seeds", "processes"):
+        with pytest.raises(UserError, match=f"too few {option}"):
+            experiment("M1", out=tmp_path, **{option: 0})
+    for name in ("M1", "F1", "R1"):
+        for data in ("nope/store", "store"):
+            with pytest.raises(UserError, match=f"no manifest.json in {data}"):
+                experiment(name, data=data, out=tmp_path)
+    monkeypatch.delenv("FLEXCARE_OPEN_DATA", raising=False)
+    with pytest.raises(UserError, match="neither --folder nor"):
+        experiment("M1", data="eicu", out=tmp_path)
     with pytest.raises(UserError, match="no experiment in"):
         claims(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flexcare.errors import UserError
+from flexcare.experiments.plan import experiments
 from flexcare.experiments.run import RESULT
 from flexcare.experiments.verdict import REFUTED
+from flexcare.experiments.work import INVENTED
 from flexcare.files import read_json, whole, write_json
 from flexcare.report.figures import COLOURS
 
@@ -17,7 +19,7 @@ TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 PAGE, CLAIMS = "experiments.html", "claims.md"
 TOLD = (  # of a result, in claims.json
     "id", "data", "size", "broken", "question", "equal", "refuted_by", "verdict", "rules",
-    "command", "minutes", "date",
+    "seeds", "command", "minutes", "date",
 )  # fmt: skip
 HEAD = """# Claims
 
@@ -26,8 +28,10 @@ experiment's file (`src/flexcare/experiments/`) and was fixed before the run: su
 whole 95 % interval keeps to the bound, refuted where none of it does, else undecided at this size.
 Intervals add the chance of seeds (paired, Student's t) and that of patients (bootstrap). `demo` is
 small on purpose: undecided there says little. On the invented hospital the instrument is tried on a
-broken variant too, which must be refuted.
+broken variant too, which must be refuted; where the claim is refuted itself, that tells nothing
+apart. Minutes are those of the processor for trainings and measures, for two cores.
 """
+NOT_RUN = "not run"
 Result = dict[str, Any]
 
 
@@ -51,7 +55,8 @@ def claims(laboratory: Path, told: Path | None = None) -> Path:
     path = (told or laboratory) / CLAIMS
     known = path.with_suffix(".json")
     earlier = read_json(known, "claims")["claims"] if known.exists() else []
-    new = {(*_key(one), one["broken"]): {name: one[name] for name in TOLD} for one, _ in found}
+    earlier = [_told(one) for one in earlier]
+    new = {(*_key(one), one["broken"]): _told(one) for one, _ in found}
     stay = [one for one in earlier if (*_key(one), one["broken"]) not in new]
     every = sorted([*stay, *new.values()], key=_order)
     with whole(path) as temporary:
@@ -70,8 +75,26 @@ def _results(laboratory: Path) -> list[tuple[Result, Path]]:
     return sorted(found, key=lambda one: _order(one[0]))
 
 
+def _told(result: Result) -> Result:
+    """What claims.json has of a result."""
+    # Earlier results do not say how many seeds they had.
+    seeds = max(len(rule["seeds"]) for rule in result["rules"])
+    return {name: {"seeds": seeds, **result}[name] for name in TOLD}
+
+
+def _never(results: Sequence[Result]) -> list[Result]:
+    """Claims that were never run on the invented hospital at demo size."""
+    known = {_key(one) for one in results}
+    out = []
+    for one in experiments():
+        row = {"id": one.id, "data": INVENTED, "size": "demo", "question": one.question}
+        if INVENTED in (one.known() or [INVENTED]) and _key(row) not in known:
+            out.append(row | {"verdict": NOT_RUN, "seeds": "", "minutes": "", "date": ""})
+    return out
+
+
 def _order(result: Result) -> tuple[Any, ...]:
-    return result["id"], result["data"] != "synthetic", _key(result), result["broken"]
+    return result["id"], result["data"] != INVENTED, _key(result), result["broken"]
 
 
 def _controls(results: Sequence[Result]) -> dict[tuple[str, str, str], str]:
@@ -87,12 +110,15 @@ def markdown(results: Sequence[Result]) -> str:
     """The table of verdicts, and under it each rule with its numbers."""
     controls = _controls(results)
     results = [one for one in results if not one["broken"]]
-    lines = [HEAD, "| claim | question | data | verdict | broken variant | minutes | date |"]
-    lines.append("|---" * 7 + "|")
-    for one in results:
-        where = f"{one['data']}, {one['size']}"
-        cells = (one["id"], one["question"], where, one["verdict"], _control(one, controls))
-        lines.append("| " + " | ".join((*cells, str(one["minutes"]), one["date"])) + " |")
+    lines = [
+        HEAD,
+        "| claim | question | data | seeds | verdict | broken variant | minutes | date |",
+    ]
+    lines.append("|---" * 8 + "|")
+    for one in [*results, *_never(results)]:
+        cells = [one["id"], one["question"], f"{one['data']}, {one['size']}", str(one["seeds"])]
+        cells += [one["verdict"], _control(one, controls), str(one["minutes"]), one["date"]]
+        lines.append("| " + " | ".join(cells) + " |")
     for one in results:
         lines += ["", f"## {one['id']} on {one['data']}: {one['verdict']}", one["question"], ""]
         lines += [f"    {one['command']}", "", f"Held equal: {one['equal']}", ""]
@@ -120,7 +146,9 @@ def _control(one: Result, controls: dict[tuple[str, str, str], str]) -> str:
     """What the rule said of the broken variant."""
     verdict = controls.get(_key(one))
     if verdict is None:
-        return "not run"
+        return NOT_RUN
+    if verdict == one["verdict"] == REFUTED:
+        return "not told apart"
     return "refuted" if verdict == REFUTED else f"NOT found out ({verdict})"
 
 
@@ -135,6 +163,7 @@ def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str,
     rows = [
         {
             **one,
+            **_told(one),
             "anchor": f"{one['id']}-{one['data']}-{one['size']}",
             "control": _control(one, controls),
             "figures": [Markup(path.read_text()) for path in sorted(place.glob("figure-*.svg"))],
@@ -146,4 +175,6 @@ def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str,
         }
         for one, place in results
     ]
-    return environment.get_template("experiments.html").render(rows=rows, colours=COLOURS)
+    never = [one | {"control": _control(one, controls)} for one in _never([x for x, _ in results])]
+    page = environment.get_template("experiments.html")
+    return page.render(rows=rows, never=never, colours=COLOURS)

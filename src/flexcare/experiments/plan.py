@@ -16,7 +16,7 @@ from flexcare.reproduce.protocol import Data, given
 
 Size = Literal["demo", "full"]
 AT = " at "  # between an arm and a value of the sweep
-STORE = "store"  # the set of data that somebody brings
+STORE, MANIFEST = "store", "manifest.json"  # the set of data that somebody brings, its file
 Settings = dict[str, Any]
 
 
@@ -224,11 +224,33 @@ def experiments() -> list[Experiment]:
     return [_checked(path) for path in _files("")]
 
 
+def is_store(data: str) -> bool:
+    """Whether it is the path of a store."""
+    return (Path(data) / MANIFEST).is_file()
+
+
+def known_data(data: str) -> str:
+    """The set of data that is meant by a name or the path of a store.
+
+    Raises:
+        UserError: neither.
+    """
+    if is_store(data):
+        return STORE
+    if data == STORE or "/" in data:
+        raise UserError(
+            f"no {MANIFEST} in {data}", expected="a folder that `flexcare prepare` wrote"
+        )
+    read_data(data)
+    return data
+
+
 def read_data(name: str) -> DataSet:
     """A set of data of the package, or of a store that somebody brings."""
     known = {path.stem: path for path in _files("data")}
     if name not in known:
-        raise unknown("set of data", name, known, "The path of a store works too.")
+        names = known.keys() - {STORE}
+        raise unknown("set of data", name, names, "The path of a store works too.")
     return check(DataSet, read_toml(known[name]), f"data set {name}")
 
 

@@ -10,8 +10,16 @@ from typing import Any
 from flexcare.errors import UserError
 from flexcare.experiments.figures import draw
 from flexcare.experiments.measures.trained import Found, epochs_of
-from flexcare.experiments.plan import AT, STORE, Experiment, Rule, Size, read_data, read_experiment
-from flexcare.experiments.verdict import REFUTED, Estimate, Value, estimate, judge, together
+from flexcare.experiments.plan import (
+    AT,
+    STORE,
+    Experiment,
+    Rule,
+    Size,
+    known_data,
+    read_experiment,
+)
+from flexcare.experiments.verdict import REFUTED, Estimate, estimate, judge, together
 from flexcare.experiments.work import INVENTED, Ground, Job, all_done, ground_of
 from flexcare.files import read_json, whole, write_json
 from flexcare.reproduce.work import Say, data_folder
@@ -53,17 +61,20 @@ def experiment(
         UserError: bad input, a rule that is no longer the one the work was begun with, TorchJD
             missing for an aggregator.
     """
-    out, known = Path(out), STORE if (Path(data) / "manifest.json").is_file() else data
+    for option, number in (("seeds", seeds), ("processes", processes)):
+        if number is not None and number < 1:
+            raise UserError(f"too few {option}", found=str(number), expected="1 or more")
+    out, known = Path(out), known_data(data)
     written = read_experiment(name)
     plan = written.on(known)
     if broken and not plan.broken:
         raise UserError(f"experiment {plan.id} has no broken variant")
-    place = out / known / size / (f"{plan.id}-broken" if broken else plan.id)
-    read_data(known)  # refused before a folder is asked for
     needs = known not in (INVENTED, STORE)
     other = written.data[known].store if known in written.data else {}
-    ground = ground_of(data, size, data_folder(folder) if needs else None, out, say, other)
-    _begin(plan, place)
+    below = data_folder(folder, "--folder") if needs else None
+    ground = ground_of(data, size, below, out, say, other)
+    place = out / ground.name / size / (f"{plan.id}-broken" if broken else plan.id)
+    _begin(plan, ground, place)
     count = plan.seeds if seeds is None else seeds
     jobs = _jobs(plan, ground, size, broken, count, out)
     every = [job for of_arm in jobs.values() for job in of_arm]
@@ -72,8 +83,10 @@ def experiment(
     say(f"{plan.id}: {len(jobs)} arms, {count} seeds")
     all_done(every, processes or os.cpu_count() or 1, say)
     found = {arm: [job.found() for job in of_arm] for arm, of_arm in jobs.items()}
-    result = _result(plan, known, size, broken, found, jobs)
-    result["command"] = _command(plan, data, size, broken, seeds)
+    result = _result(plan, ground.name, size, broken, found, jobs)
+    result["seeds"] = count
+    where = "STORE" if known == STORE else data
+    result["command"] = _command(plan, where, size, broken, seeds)
     seconds = sum(one.seconds for of_arm in found.values() for one in of_arm)
     result["minutes"] = round(seconds / 60 / CORES, 1)
     epochs = {arm: [epochs_of(job.run) for job in of_arm] for arm, of_arm in jobs.items()}
@@ -88,16 +101,17 @@ def experiment(
     return place
 
 
-def _begin(plan: Experiment, place: Path) -> None:
-    """Write the rule before the first training, or see that it is still the same."""
+def _begin(plan: Experiment, ground: Ground, place: Path) -> None:
+    """Write rule and conditions before the first training, or see that they are the same."""
     parts = {"arms", "sweep", "rules", "settings", "broken"}
     now = plan.model_dump(mode="json", include=parts, exclude_unset=True)
+    now |= {"conditions": ground.conditions}
     path = place / PLAN
     if path.exists() and read_json(path, "the plan of an experiment") != now:
         raise UserError(
             f"experiment {plan.id} was begun with another rule",
             found=f"another plan in {path}",
-            expected="the rule that was written before the run",
+            expected="the rule, the data and the settings that were written before the run",
             do=f"Remove {place} to begin anew; trainings that are still wanted are kept.",
         )
     write_json(path, now)
@@ -154,7 +168,8 @@ def _result(
 
 def _ruled(rule: Rule, found: dict[str, list[Found]]) -> dict[str, Any]:
     """A rule with what was found and what it says of it."""
-    sides = [_of(rule.measure, arm, found) for arm in (rule.of, rule.minus) if arm]
+    arms = [found[arm] for arm in (rule.of, rule.minus) if arm]
+    sides = [[one.values.get(rule.measure) for one in arm] for arm in arms]
     told = estimate(*sides)
     verdict = judge(told, rule.at_least, rule.at_most)
     return {
@@ -163,18 +178,6 @@ def _ruled(rule: Rule, found: dict[str, list[Found]]) -> dict[str, Any]:
         **_json(told),
         "verdict": verdict,
     }
-
-
-def _of(measure: str, arm: str, found: dict[str, list[Found]]) -> list[Value | None]:
-    values = [one.values.get(measure) for one in found[arm]]
-    if not any(values):
-        known = sorted({name for one in found[arm] for name in one.values})
-        raise UserError(
-            f"no training of {arm} has a measure {measure!r}",
-            found=", ".join(known),
-            expected=measure,
-        )
-    return values
 
 
 def _measures(found: Sequence[Found]) -> dict[str, Any]:
@@ -190,8 +193,7 @@ def _json(told: Estimate) -> dict[str, Any]:
 
 def _command(plan: Experiment, data: str, size: Size, broken: bool, seeds: int | None) -> str:
     """That repeats it."""
-    where = "STORE" if (Path(data) / "manifest.json").is_file() else data
-    parts = ["flexcare experiment", plan.id, f"--data {where}"]
+    parts = ["flexcare experiment", plan.id, f"--data {data}"]
     parts += [f"--size {size}"] if size != "demo" else []
     parts += [f"--seeds {seeds}"] if seeds is not None else []
     return " ".join([*parts, *(["--broken"] if broken else [])])

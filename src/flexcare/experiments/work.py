@@ -25,7 +25,15 @@ from flexcare.config import Config, check, over
 from flexcare.errors import UserError
 from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.measures.trained import Found, Trained
-from flexcare.experiments.plan import STORE, DataSet, Settings, Size, read_data
+from flexcare.experiments.plan import (
+    MANIFEST,
+    STORE,
+    DataSet,
+    Settings,
+    Size,
+    is_store,
+    read_data,
+)
 from flexcare.experiments.verdict import Value
 from flexcare.files import read_json, write_json
 from flexcare.presets import read_preset
@@ -43,14 +51,24 @@ class Ground:
     """What experiments on one set of data stand on.
 
     Attributes:
-        name: of the set of data; truth: the folder of its planted truth, if it has one.
+        name: of the set of data, or of a store that somebody brings.
+        label: of the store, in the names of runs.
+        truth: the folder of the planted truth, if there is one.
         settings: of every network.
+        data: what the samples come from, as far as the set of data says.
     """
 
     name: str
+    label: str
     store: Path
     truth: Path | None
     settings: Settings
+    data: Settings
+
+    @property
+    def conditions(self) -> Settings:
+        """All that a plan is kept with and that its arms do not say."""
+        return {"data": self.data, "base": self.resolved(self.settings, 0)}
 
     def resolved(self, settings: Settings, seed: int) -> Settings:
         """Every setting of a training, so that equal ones are seen to be."""
@@ -78,7 +96,7 @@ class Job:
     @property
     def run(self) -> Path:
         extends = [self.base.run.name, self.unfreeze] if self.base else []
-        name = f"{self.ground.store.name}-{hash_of(self.settings, *extends)}"
+        name = f"{self.ground.label}-{hash_of(self.settings, *extends)}"
         return self.out / "runs" / name
 
     def train(self, store: Store) -> None:
@@ -148,14 +166,16 @@ def ground_of(
         folder: that holds the data sets; not needed for the invented hospital.
         other: what differs in the set's [data].
     """
-    if (Path(data) / "manifest.json").is_file():
-        return Ground(STORE, Path(data).resolve(), None, _settings(read_data(STORE), size))
+    if is_store(data):
+        brought = Path(data).resolve()
+        # Two may be called alike.
+        name = f"{brought.name}-{hash_of(read_json(brought / MANIFEST, 'a store'))}"
+        return Ground(name, name, brought, None, _settings(read_data(STORE), size), {})
     chosen = read_data(data)
     if other:
         changed = check(Data, over(given(chosen.data), other), f"[data] of {data}")
         chosen = chosen.model_copy(update={"data": changed})
-    if data == STORE:
-        raise UserError("no store is named", expected="--data and the path of a store")
+    told = {**chosen.data.model_dump(mode="json"), "subjects": chosen.sizes[size].subjects}
     truth = None
     if chosen.data.source == INVENTED:
         hospital = out / f"hospital-{chosen.sizes[size].subjects}"
@@ -170,7 +190,8 @@ def ground_of(
     nobody = Model(kind=NETWORK)
     protocol = Protocol(first="any", data=chosen.data, models={"any": nobody})
     store = Work(protocol, Path(), folder.resolve(), out, say).store(nobody, (0, 0))
-    return Ground(data, store.path, truth, _settings(chosen, size))
+    settings = _settings(chosen, size)
+    return Ground(data, store.path.name, store.path, truth, settings, told)
 
 
 def _settings(chosen: DataSet, size: Size) -> Settings:
@@ -179,18 +200,21 @@ def _settings(chosen: DataSet, size: Size) -> Settings:
 
 
 def done(job: Job) -> float:
-    """Train and measure what is missing; gives the seconds that it took."""
-    started = time.monotonic()
+    """Train and measure what is missing; gives the seconds that it took.
+
+    Kept are those of the processor, which do not depend on what else runs.
+    """
+    started, before = time.monotonic(), time.process_time()
     missing = job.missing
     if missing:
         store = Store(job.ground.store)
         job.train(store)
         base = job.base.run if job.base else None
-        run, before = Trained(job.run, store, job.ground.truth, base), started
+        run = Trained(job.run, store, job.ground.truth, base)
         for family in missing:  # the first one is told to have taken the training's time, too
             found = MEASURES[family](run)
             values = {name: one.to_json() for name, one in found.values.items()}
-            took, before = time.monotonic() - before, time.monotonic()
+            took, before = time.process_time() - before, time.process_time()
             told = {"values": values, "shown": found.shown, "seconds": round(took, 1)}
             write_json(job.values(family), told)
     return time.monotonic() - started

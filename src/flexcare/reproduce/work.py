@@ -186,7 +186,7 @@ class Work:
             raise UserError(
                 f"there is no {path} in {self.data}",
                 expected="the data of the protocol",
-                do="Name the folder that holds it with --data.",
+                do="Name the folder that holds it.",
             )
         return self.data / path
 
@@ -286,12 +286,13 @@ class Work:
         return known
 
 
-def data_folder(data: str | Path | None) -> Path:
+def data_folder(data: str | Path | None, option: str = "--data") -> Path:
+    """The folder that holds the data sets, as an option or the environment names it."""
     chosen = data or os.environ.get(VARIABLE)
     if not chosen or not Path(chosen).is_dir():
         raise UserError(
             "no folder of data",
-            found=str(chosen or f"neither --data nor {VARIABLE}"),
+            found=str(chosen or f"neither {option} nor {VARIABLE}"),
             expected="the folder that holds the data sets; docs/data.md says what goes where",
         )
     return Path(chosen).resolve()

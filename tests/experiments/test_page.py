@@ -1,0 +1,79 @@
+"""What the table of claims says of verdicts, broken variants and what was never run."""
+
+import pytest
+
+from flexcare.experiments.page import claims, markdown
+from flexcare.files import write_json
+
+RULE = {
+    "says": "it is",
+    "measure": "leak",
+    "of": "on",
+    "minus": "",
+    "bound": "at most 0",
+    "value": 1.0,
+    "low": 0.5,
+    "high": 1.5,
+    "seeds": [1.0, 1.0],
+    "verdict": "refuted",
+}
+
+
+def result(verdict, broken=False, **changes):
+    return {
+        "id": "M1",
+        "question": "?",
+        "equal": "all",
+        "refuted_by": "nothing",
+        "data": "synthetic",
+        "size": "demo",
+        "broken": broken,
+        "verdict": verdict,
+        "rules": [RULE],
+        "seeds": 3,
+        "command": "flexcare experiment M1",
+        "minutes": 1.2,
+        "date": "2026-01-01",
+        "arms": {},
+        "versions": {"flexcare": "0", "torch": "0"},
+        **changes,
+    }
+
+
+def row(text, claim="M1"):
+    return next(line for line in text.splitlines() if line.startswith(f"| {claim} |"))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("supported", "refuted", "refuted"),
+        ("undecided at this size", "refuted", "refuted"),
+        ("refuted", "refuted", "not told apart"),
+        ("supported", "undecided at this size", "NOT found out (undecided at this size)"),
+    ],
+)
+def test_a_broken_variant_is_told_apart_from_what_is_not_refuted(good, bad, said):
+    text = markdown([result(good), result(bad, broken=True)])
+    assert row(text) == (f"| M1 | ? | synthetic, demo | 3 | {good} | {said} | 1.2 | 2026-01-01 |")
+
+
+def test_claims_that_were_never_run_are_rows(tmp_path):
+    write_json(tmp_path / "synthetic/demo/M1/result.json", result("supported"))
+    write_json(tmp_path / "eicu/demo/M3/result.json", result("supported", id="M3", data="eicu"))
+    html = claims(tmp_path).read_text()
+    text = (tmp_path / "claims.md").read_text()
+    assert text.count("| M1 |") == 1
+    assert text.count("| M3 |") == 2
+    for claim in ("F1", "Q1"):
+        assert "| synthetic, demo |  | not run | not run |  |  |" in row(text, claim)
+        assert f"<tr><td>{claim}</td>" in html
+
+
+def test_results_and_claims_that_do_not_say_their_seeds_are_read(tmp_path):
+    earlier = {key: one for key, one in result("supported", data="eicu").items() if key != "seeds"}
+    write_json(tmp_path / "claims.json", {"artefact": "claims", "claims": [earlier]})
+    write_json(tmp_path / "synthetic/demo/M1/result.json", {**earlier, "data": "synthetic"})
+    claims(tmp_path)
+    text = (tmp_path / "claims.md").read_text()
+    assert text.count("demo | 2 | supported |") == 2
