@@ -56,4 +56,4 @@ def test_a_single_table_has_no_arm_above_it():
 
 @pytest.mark.parametrize("values", [(None, 0.3), (None, -0.3)])
 def test_what_is_not_known_has_no_colour(values):
-    assert len(fills(heat(on=shown(*values), off=shown(0.1, 0.2)))) == 3
+    assert len(set(fills(heat(on=shown(*values), off=shown(0.1, 0.2))))) == 3
