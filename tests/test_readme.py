@@ -1,8 +1,10 @@
-"""The README's tree is the tree, and its numbers are those of the results."""
+"""The README's tree is the tree, its numbers are those of the results, and links lead somewhere."""
 
 import json
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "flexcare"
@@ -34,6 +36,17 @@ def test_readme_names_only_what_exists():
 def test_readme_tree_names_every_module():
     there = {p for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert {p.name for p in there - set(named())} == {"__init__.py"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
+def test_links_lead_to_what_exists(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    here = [one.partition("#")[0] for one in targets if "://" not in one]
+    assert [one for one in here if not (page.parent / one).exists()] == []
 
 
 def test_readme_is_short():

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +132,10 @@ def test_a_mask_that_leaks_is_refuted_and_one_that_does_not_is_not(laboratory):
     bad = run(laboratory, "M1", broken=True)
     assert bad["verdict"] == "refuted"
     assert rules(bad)["leak_most"] == "refuted"
+    tables = [good["shown"][arm]["similarity"] for arm in ("on", "off")]
+    assert all(one["rows"] == ["note", "series", "note+series"] for one in tables)
+    on, off = (np.array(one["values"], dtype=float) for one in tables)
+    assert np.nanmean(on) < np.nanmean(off)
 
 
 class ByName(Experts):
@@ -167,6 +172,12 @@ def test_the_truth_is_read_from_a_network_that_learned_it(laboratory):
     assert values["foreign"] == pytest.approx(0.5, abs=0.1)
     assert values["own"] > 0.8
     assert values["right"] > 0.8
+    probes = result["shown"]["on"]["probes"]
+    of = {row[0]: dict(zip(probes["columns"], areas, strict=True))
+          for row, areas in zip(probes["rows"], probes["values"], strict=True)}  # fmt: skip
+    assert of["s"]["note+series"] > 0.7  # what the pair tells is what its modalities tell
+    assert of["t"]["note+series"] > 0.7
+    assert abs(of["f"]["note+series"] - 0.5) < 0.15
     blind = run(laboratory, "Q3", broken=True)
     assert blind["arms"]["on"]["measures"]["right"]["value"] < values["right"]
 

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from flexcare.evaluation.routing import divergence, mutual
 from flexcare.experiments.measures.conflict import conflict, reached_after
-from flexcare.experiments.measures.planted import needs_of, probe, shapley_value
+from flexcare.experiments.measures.mask import similarity, summed
+from flexcare.experiments.measures.planted import _by_kind, needs_of, probe, shapley_value
 from flexcare.sources.synthetic.truth import truth
 
 TRUTH = truth(0, 100)
@@ -57,6 +59,35 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
     assert probe((x[train], y[train]), (x[test], y[test])) > 0.95
     assert abs(probe((other[train], y[train]), (other[test], y[test])) - 0.5) < 0.15
     assert probe((x[:30], y[:30]), (x[test], y[test])) is None  # too few to learn from
+
+
+def test_probes_are_means_over_single_modalities_of_each_kind():
+    table = {
+        "columns": ["film", "note", "series", "film+note"],
+        "values": [[0.5, 0.4, 0.9, 0.0], [0.8, 0.5, 0.5, 0.0], [None, 0.7, 0.6, 0.0],
+                   [0.7, 0.8, None, 0.0]],
+    }  # fmt: skip
+    found = {name: one.value for name, one in _by_kind(table, TRUTH).items()}
+    assert found == pytest.approx({"own": 0.8, "foreign": 0.5, "shared": 0.75})
+
+
+def test_similarity_is_that_of_a_loop_over_samples():
+    generator = torch.Generator().manual_seed(0)
+    combined = torch.randn(6, 3, 8, generator=generator)
+    present = torch.tensor([[1, 1, 0]] * 4 + [[1, 0, 1]] * 2).bool()
+    combined[~present] = torch.nan
+    parts = summed(combined[:3], present[:3]) + summed(combined[3:], present[3:])
+    table = similarity(["a", "b", "a+b"], parts)
+    assert table["rows"] == table["columns"] == ["a", "b", "a+b"]
+
+    def alike(samples, one, other):
+        z = combined.numpy()
+        return np.mean([abs(np.corrcoef(z[k, one], z[k, other])[0, 1]) for k in samples])
+
+    first, second = alike(range(4), 0, 1), alike(range(4, 6), 0, 2)
+    values = [[None, first, second], [first, None, None], [second, None, None]]
+    for row, expected in zip(table["values"], values, strict=True):
+        assert row == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(

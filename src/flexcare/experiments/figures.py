@@ -16,6 +16,7 @@ from flexcare.experiments.verdict import Estimate, estimate
 from flexcare.report.figures import DASHES, FAINT, QUIET, SETTINGS, colour, svg
 
 LONGEST = 60  # letters of a row of a table
+BESIDE = 2  # tables in a figure
 ByArm = dict[str, list[Found]]
 Epochs = dict[str, list[list[dict[str, Any]]]]
 
@@ -31,7 +32,7 @@ def draw(
     known = {
         "dots": {name for runs in found.values() for run in runs for name in run.values},
         "epochs": {"mean", *(n for runs in epochs.values() for n in runs[0][0]["tuning"])},
-        "heat": set(next(iter(found.values()))[0].shown),
+        "heat": {name for runs in found.values() for name in runs[0].shown},
     }
     known["lines"] = known["dots"]
     names = [name for name in drawing.of if name in known[drawing.kind]]
@@ -45,7 +46,8 @@ def draw(
         elif drawing.kind == "epochs":
             figure = _epochs(names, epochs)
         else:
-            figure = _heat(next(iter(found.values()))[0].shown[names[0]])
+            tables = {arm: runs[0].shown.get(names[0]) for arm, runs in found.items()}
+            figure = _heat({arm: table for arm, table in tables.items() if table})
         return svg(figure, drawing.title)
 
 
@@ -151,21 +153,32 @@ def _reached(line: dict[str, Any], task: str) -> float | None:
     return value
 
 
-def _heat(table: dict[str, Any]) -> Figure:
-    """A table of shares, darker where more; of numbers of both signs, blue above 0, red below."""
-    values = np.array(table["values"], dtype=float)
-    size = (4.8 + 0.3 * values.shape[1], 1.2 + 0.17 * len(values))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    most = max(np.abs(values).max(), 1e-9)
-    colours, least = ("RdBu", -most) if values.min() < 0 else ("GnBu", 0.0)
-    mesh = axes.pcolormesh(values, cmap=colours, vmin=least, vmax=most)
-    figure.colorbar(mesh, aspect=30, pad=0.02).ax.tick_params(labelsize=6, length=0)
-    axes.set_xticks(np.arange(values.shape[1]) + 0.5, table["columns"], rotation=90, fontsize=6)
-    rows = [row if len(row) <= LONGEST else f"{row[: LONGEST - 1]}…" for row in table["rows"]]
-    axes.set_yticks(np.arange(len(values)) + 0.5, rows, fontsize=6)
-    axes.invert_yaxis()
-    axes.tick_params(length=0)
+def _heat(tables: dict[str, dict[str, Any]]) -> Figure:
+    """Tables of the first two arms that show one, beside each other with one scale: darker where
+    more; of numbers of both signs, blue above 0, red below; white where there is none.
+    """
+    arms = list(tables)[:BESIDE]
+    values = [np.array(tables[arm]["values"], dtype=float) for arm in arms]
+    every = np.concatenate([one.ravel() for one in values])
+    most = max(np.nanmax(np.abs(every), initial=0), 1e-9)
+    colours, least = ("RdBu", -most) if np.nanmin(every, initial=0) < 0 else ("GnBu", 0.0)
+    width = 4.8 + 0.3 * sum(one.shape[1] for one in values)
+    height = 1.2 + 0.17 * max(map(len, values))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(arms)))
+    for number, (axes, arm, one) in enumerate(zip(panels, arms, values, strict=True)):
+        mesh = axes.pcolormesh(one, cmap=colours, vmin=least, vmax=most)
+        columns, rows = tables[arm]["columns"], tables[arm]["rows"]
+        axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, fontsize=6)
+        told = number == 0 or rows != tables[arms[0]]["rows"]
+        rows = [row if len(row) <= LONGEST else f"{row[: LONGEST - 1]}…" for row in rows]
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows if told else [""] * len(rows), fontsize=6)
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        if len(tables) > 1:
+            axes.set_title(arm, fontsize=7)
+    scale = figure.colorbar(mesh, ax=list(panels), aspect=30, pad=0.02)
+    scale.ax.tick_params(labelsize=6, length=0)
     return figure
 
 

@@ -161,12 +161,18 @@ def correlations(combined: Tensor, present: Tensor) -> Tensor:
     Args:
         combined: (B, S, D); present: (B, S) bool.
     """
+    alike, pairs = pairwise(combined, present)
+    pairs = pairs.triu(1)
+    counts = pairs.sum((-1, -2))
+    amounts = torch.where(pairs, alike, 0).sum((-1, -2))
+    return amounts[counts > 0] / counts[counts > 0]
+
+
+def pairwise(combined: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, S, S) |correlation| between the z_S of a sample, and of which two both are present."""
     z = torch.where(present[..., None], combined, 0)
     z = SCALES["correlation"](z - z.mean(-1, keepdim=True))
-    pairs = (present[..., None] & present[..., None, :]).triu(1)
-    amounts = torch.where(pairs, (z @ z.transpose(-1, -2)).abs(), 0).sum((-1, -2))
-    counts = pairs.sum((-1, -2))
-    return amounts[counts > 0] / counts[counts > 0]
+    return (z @ z.transpose(-1, -2)).abs(), present[..., None] & present[..., None, :]
 
 
 def chance_correlation(width: int) -> float:

@@ -27,34 +27,49 @@ Chosen = tuple[str, ...]  # modalities
 def planted(run: Trained) -> Found:
     """Probes: AUROC of a linear reader of a factor from the z_S of one modality: shared (of what
     all modalities tell, the mean over them), own (of what only this one tells), foreign (of what
-    this one cannot tell). Shapley values of the modalities for the AUROC of each label: right, the
-    part of all of them that falls on modalities the label is planted in.
+    this one cannot tell); shown, of every factor from every z_S. Shapley values of the modalities
+    for the AUROC of each label: right, the part of all of them that falls on modalities the label
+    is planted in.
     """
     assert run.truth is not None
     truth = read_json(run.truth / "truth.json", "the truth of an invented hospital")
-    values, shown = _probes(run, truth), _shapley(run, truth)
+    table, shown = _probes(run, truth), _shapley(run, truth)
+    values = _by_kind(table, truth)
     if shown["rows"]:
         values["right"] = Value(_share(shown))
-    return Found(values, {"shapley": shown})
+    return Found(values, {"shapley": shown, "probes": table})
 
 
-def _probes(run: Trained, truth: dict[str, Any]) -> dict[str, Value]:
-    """The probes by kind."""
-    seen = {name: tuple(one["seen_in"]) for name, one in truth["factors"].items()}
+def _probes(run: Trained, truth: dict[str, Any]) -> dict[str, Any]:
+    """Rows factors, columns combinations: AUROC of the probe; None: too few patients."""
     sides = [_states(run, split) for split in ("train", SPLIT)]
+    values = [
+        [
+            probe(*((z[has[:, n], n], y[factor][has[:, n]]) for z, has, y in sides))
+            for n in range(len(run.model.combinations))
+        ]
+        for factor in FACTORS
+    ]
+    columns = ["+".join(one) for one in run.model.combinations]
+    rows = [f"{factor}, seen in {' and '.join(_seen(truth, factor))}" for factor in FACTORS]
+    return {"rows": rows, "columns": columns, "values": values}
+
+
+def _by_kind(table: dict[str, Any], truth: dict[str, Any]) -> dict[str, Value]:
+    """The mean over the probes of single modalities of each kind."""
     found: dict[str, list[float]] = {"shared": [], "own": [], "foreign": []}
-    for place, combo in enumerate(run.model.combinations):
-        if len(combo) > 1:
-            continue
-        for factor in FACTORS:
-            kind = "shared" if len(seen[factor]) > 1 else "own"
-            kind = kind if combo[0] in seen[factor] else "foreign"
-            area = probe(
-                *((z[has[:, place], place], y[factor][has[:, place]]) for z, has, y in sides)
-            )
-            if area is not None:
-                found[kind].append(area)
+    for factor, areas in zip(FACTORS, table["values"], strict=True):
+        seen = _seen(truth, factor)
+        for name, area in zip(table["columns"], areas, strict=True):
+            if area is not None and "+" not in name:
+                kind = "shared" if len(seen) > 1 else "own"
+                found[kind if name in seen else "foreign"].append(area)
     return {name: Value(float(np.mean(areas))) for name, areas in found.items() if areas}
+
+
+def _seen(truth: dict[str, Any], factor: str) -> tuple[str, ...]:
+    """The modalities that tell a factor."""
+    return tuple(truth["factors"][factor]["seen_in"])
 
 
 def _states(run: Trained, split: str) -> tuple[Floats, NDArray[np.bool_], dict[str, Any]]:
