@@ -6,10 +6,8 @@ On the invented hospital, small: a claim that holds there is supported, its brok
 import json
 import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ import flexcare.experiments
 import flexcare.experiments.work as work
 from flexcare.errors import UserError
 from flexcare.experiments import experiment
-from flexcare.experiments.measures.trained import Found
 from flexcare.experiments.page import claims
 from flexcare.experiments.plan import read_data
 from flexcare.files import read_json, write_json
@@ -322,19 +319,6 @@ def test_an_extension_that_was_interrupted_goes_on(laboratory, tmp_path, monkeyp
     assert result["arms"]["extended at 0.5"]["measures"]["changed"]["value"] == 0
 
 
-def test_seconds_are_those_of_the_processor(monkeypatch, tmp_path):
-    """Waiting is not work: what a result says it took does not depend on what else runs."""
-    monkeypatch.setattr(work, "Store", lambda path: None)
-    monkeypatch.setattr(work, "Trained", lambda *args: None)
-    monkeypatch.setitem(work.MEASURES, "none", lambda run: Found())
-    job = SimpleNamespace(
-        missing=["none"], ground=SimpleNamespace(store=None, truth=None), base=None, run=tmp_path,
-        train=lambda store: time.sleep(0.5), values=lambda family: tmp_path / f"{family}.json",
-    )  # fmt: skip
-    assert work.done(job) >= 0.5
-    assert read_json(tmp_path / "none.json", "what was measured")["seconds"] < 0.3
-
-
 def test_all_claims_stand_on_one_page(laboratory):
     run(laboratory, "M1")
     run(laboratory, "M1", broken=True)
@@ -369,23 +353,3 @@ def test_without_torchjd_no_training_is_begun(laboratory, monkeypatch):
     with pytest.raises(UserError, match=r"flexcare\[gradients\]"):
         run(laboratory, "Q1")
     assert set(laboratory.rglob("finished")) == before
-
-
-def test_what_cannot_be_run_is_said(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="cannot be run on eicu"):
-        experiment("F1", data="eicu", out=tmp_path)
-    with pytest.raises(UserError, match="unknown set of data"):
-        experiment("M1", data="eciu", out=tmp_path)
-    for option in ("seeds", "processes"):
-        with pytest.raises(UserError, match=f"too few {option}"):
-            experiment("M1", out=tmp_path, **{option: 0})
-    for name in ("M1", "F1", "R1"):
-        for data in ("nope/store", "store"):
-            with pytest.raises(UserError, match=f"no manifest.json in {data}"):
-                experiment(name, data=data, out=tmp_path)
-    monkeypatch.delenv("FLEXCARE_OPEN_DATA", raising=False)
-    with pytest.raises(UserError, match="neither --folder nor"):
-        experiment("M1", data="eicu", out=tmp_path)
-    with pytest.raises(UserError, match="no experiment in"):
-        claims(tmp_path)
-    assert list(tmp_path.iterdir()) == []
