@@ -5,6 +5,7 @@ Findings of films teach the one factor, diagnosis-related groups the other (SPEC
 network learned is then taken apart, and must be what was planted.
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from flexcare.explain import explain
 from flexcare.files import read_json
 from flexcare.preparation import prepare
 from flexcare.serving.bundle import load_bundle
-from flexcare.sources.synthetic import simulate, words
+from flexcare.sources.synthetic import films, simulate, words
 from flexcare.store import Store
 from flexcare.training.run import train
 
@@ -185,6 +186,19 @@ def test_the_variables_that_were_planted_matter_most(judged, folder):
     areas = [part["deletion"]["area"] for part in parts]
     assert np.mean(areas) > 0.5, areas
     assert min(areas) > 0, areas
+
+
+def test_the_patches_that_were_planted_matter_most(judged, folder):
+    *_, (task, answer) = UNIQUE
+    reach = np.array(films.STRAY) + 17  # an opacity strays, and is about so wide
+    sizes: dict[bool, list[float]] = {True: [], False: []}
+    for part in taken_apart(folder, task, answer):
+        for detail in part["details"]["film"]["details"]:
+            row, column, count = map(int, re.findall(r"\d+", detail["where"]))
+            centre = (np.array([row, column]) - 0.5) / count * films.SIDE
+            near = any((abs(centre - lung) < reach).all() for lung in np.array(films.LUNGS))
+            sizes[near].append(abs(detail["contribution"]))
+    assert np.mean(sizes[True]) > 2 * np.mean(sizes[False])
 
 
 def test_the_words_that_were_planted_matter_most(judged, folder):
