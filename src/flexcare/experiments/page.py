@@ -78,7 +78,7 @@ def _results(laboratory: Path) -> list[tuple[Result, Path]]:
 def _told(result: Result) -> Result:
     """What claims.json has of a result."""
     # Earlier results do not say how many seeds they had.
-    seeds = max(len(rule["seeds"]) for rule in result["rules"])
+    seeds = max((len(rule.get("seeds", ())) for rule in result["rules"]), default=0)
     return {name: {"seeds": seeds, **result}[name] for name in TOLD}
 
 
