@@ -146,10 +146,8 @@ def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
 
 def _reached(line: dict[str, Any], task: str) -> float | None:
     """What an epoch reached on a task, or in the mean over tasks."""
-    if task == "mean":
-        mean: float | None = line["mean"]
-        return mean
-    value: float | None = line["tuning"].get(task, {}).get("primary")
+    told = {name: one.get("primary") for name, one in line["tuning"].items()}
+    value: float | None = ({"mean": line["mean"]} | told).get(task)
     return value
 
 

@@ -175,6 +175,6 @@ def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str,
         }
         for one, place in results
     ]
-    never = [one | {"control": _control(one, controls)} for one in _never([x for x, _ in results])]
+    never = [one | {"anchor": "", "control": NOT_RUN} for one in _never([x for x, _ in results])]
     page = environment.get_template("experiments.html")
     return page.render(rows=rows, never=never, colours=COLOURS)

@@ -203,7 +203,9 @@ def _told(result: dict[str, Any]) -> list[str]:
     """The verdict, for the terminal."""
     lines = [f"{result['id']} on {result['data']}: {result['verdict']}"]
     for rule in result["rules"]:
-        value = "unknown" if rule["value"] is None else f"{rule['value']:.3f}"
+        # No training has measured it: a slip in the rule, or data that it cannot be told of.
+        unknown = f"unknown, nothing measures {rule['measure']} here"
+        value = unknown if rule["value"] is None else f"{rule['value']:.3f}"
         span = "" if rule["low"] is None else f" ({rule['low']:.3f} to {rule['high']:.3f})"
         lines.append(f"  {rule['verdict']}: {rule['says']} {value}{span}, {rule['bound']} wanted")
     if result["broken"]:
