@@ -35,6 +35,7 @@ class Preparation(Section):
     seed: int = 0  # of the splits and of the random hours
     folds: int = Field(0, ge=0)  # parts of the subjects, of which one is held out; 0: a fifth is
     fold: int = Field(0, ge=0)  # which of them
+    tuning: int = Field(0, ge=0)  # another number: others of those not held out are for tuning
     train_share: float = Field(
         1.0, gt=0, le=1
     )  # of the training subjects, by a hash; others unused

@@ -213,7 +213,7 @@ class _Preparation(Parts):
     def _training(self, stays: pa.Table) -> NDArray[np.bool_]:
         """Which of these stays are of the training split."""
         who, by = column(stays, "subject_id"), self.settings
-        split = split_of(who, by.seed, by.folds, by.fold, self.source.held_out)
+        split = split_of(who, by.seed, by.folds, by.fold, self.source.held_out, by.tuning)
         out: NDArray[np.bool_] = (split == TRAIN) & learned_from(who, split, by)
         return out
 

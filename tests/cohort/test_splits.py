@@ -81,6 +81,20 @@ def test_folds_hold_everyone_out_once_and_tune_on_a_ninth_of_the_rest() -> None:
     assert all(abs(tuned[last].mean() - 1 / 9) < 0.02 for last in held_out[1:])
 
 
+@pytest.mark.parametrize("folds", [0, 5])
+def test_another_tuning_number_tunes_on_others_and_holds_out_the_same(folds: int) -> None:
+    splits = np.array([split_of(np.arange(5_000), 0, folds, tuning=n) for n in range(5)])
+    held_out, tuned = (splits == SPLITS.index(name) for name in ("held_out", "tuning"))
+    assert (held_out == held_out[0]).all()
+    assert tuned.sum(axis=0).max() == 1
+    assert all(abs(one.sum() / (~held_out[0]).sum() - 1 / 8.5) < 0.02 for one in tuned)
+
+
+def test_every_fold_tunes_on_others() -> None:
+    folds = np.array([split_of(np.arange(5_000), 0, 5, fold) for fold in range(5)])
+    assert (folds == SPLITS.index("tuning")).sum(axis=0).max() == 1
+
+
 def test_folds_move_nobody_when_subjects_join() -> None:
     few, many = np.array([7, 3, 7]), np.array([7, 3, 7, *range(100, 900)])
     assert split_of(few, 1, 3, 2).tolist() == split_of(many, 1, 3, 2)[:3].tolist()

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -111,6 +112,20 @@ def test_the_table_has_what_it_says(done):
     page = (out / "results.md").read_text()
     assert all(f"| {name} |" in page for name in ("flexcare", "trees", *SUBSETS))
     assert "\n    flexcare reproduce runs/tiny.toml --data DATA\n" in page
+
+
+def test_seeds_tune_on_different_subjects_and_hold_out_the_same(done):
+    out, _ = done
+    splits = [
+        {name: set(table.filter(pc.equal(table["split"], name))["subject_id"].to_pylist())
+         for name in ("tuning", "held_out")}
+        for table in (pq.read_table(s / "samples.parquet") for s in (out / "work/stores").iterdir())
+    ]  # fmt: skip
+    assert len(splits) == 2 * 2  # folds x seeds
+    for n, one in enumerate(splits):
+        for other in splits[:n]:
+            assert not one["tuning"] & other["tuning"]
+    assert len({frozenset(one["held_out"]) for one in splits}) == 2
 
 
 def test_what_is_taken_away_is_not_used(done):

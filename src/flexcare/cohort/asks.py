@@ -56,7 +56,7 @@ class Cohort:
     def split(self, subjects: NDArray[np.int64]) -> NDArray[np.int8]:
         """The split of each of these subjects."""
         by = self.settings
-        return split_of(subjects, by.seed, by.folds, by.fold, self.held_out)
+        return split_of(subjects, by.seed, by.folds, by.fold, self.held_out, by.tuning)
 
     @cached_property
     def first_observed(self) -> NDArray[np.float64]:

@@ -24,25 +24,31 @@ def split_of(
     folds: int = 0,
     fold: int = 0,
     held_out: Set[int] | None = None,
+    tuning: int = 0,
 ) -> NDArray[np.int8]:
     """The split of each subject, as its number in schema.SPLITS.
 
     Args:
         folds: 0, or into how many parts the hash deals the subjects; `fold` (from 0) is held out.
         held_out: those whom the data set itself sets apart; they alone are held out.
+        tuning: which part of the others is for tuning. Every fold begins with another one, so
+            that the folds' tuning splits together are more than the same few subjects again.
     """
     encoded = pa.array(subject_ids).dictionary_encode()
     subjects = encoded.dictionary.to_pylist()
     position = np.array([_position("split", seed, subject) for subject in subjects])
     if held_out is None and not folds:
-        number = np.searchsorted(np.cumsum(SHARES)[:-1], position, side="right").astype(np.int8)
+        train, stop = np.cumsum(SHARES)[:-1]
+        turned = np.where(position < stop, (position + tuning * SHARES[1]) % stop, position)
+        number = np.searchsorted((train, stop), turned, side="right").astype(np.int8)
     else:
         if held_out is None:
             last = np.floor(position * folds) == fold
         else:
             last = np.array([subject in held_out for subject in subjects], bool)
-        tuning = np.array([_position("tuning", seed, s) < TUNING for s in subjects], bool)
-        number = np.where(last, SPLITS.index("held_out"), tuning * SPLITS.index("tuning"))
+        place = np.array([_position("tuning", seed, subject) for subject in subjects])
+        limits = (place + (fold + tuning) * TUNING) % 1 < TUNING
+        number = np.where(last, SPLITS.index("held_out"), limits * SPLITS.index("tuning"))
     out: NDArray[np.int8] = number.astype(np.int8)[encoded.indices.to_numpy()]
     return out
 

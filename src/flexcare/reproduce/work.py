@@ -105,13 +105,19 @@ class Work:
         known = self._known_seconds()
         return sum(known.get(name, 0.0) for name in self.used)
 
-    def store(self, model: Model, fold: Fold) -> Store:
-        """The store of a fold, with the inputs of a model."""
+    def store(self, model: Model, fold: Fold, tuning: int = 0) -> Store:
+        """The store of a fold, with the inputs of a model.
+
+        Args:
+            tuning: as of the preparation.
+        """
         data, (repeat, number) = self.protocol.data, fold
         settings = over(given(data.preparation), given(model.preparation))
         settings["seed"] = settings.get("seed", 0) + repeat
         if settings.get("folds"):
             settings["fold"] = number
+        if tuning:
+            settings["tuning"] = tuning
         source = data.model_dump(mode="json", exclude={"preparation", "repeats"})
         name = f"repeat{repeat}-fold{number}-{hash_of(source, str(self.data), settings)}"
         self.used[f"stores/{name}"] = None  # also where it is open
@@ -128,11 +134,17 @@ class Work:
     def predictions(
         self, name: str, fold: Fold, split: str, without: Sequence[str] = ()
     ) -> pa.Table:
-        """A model's predictions in a fold: the mean over its seeds."""
+        """A model's predictions in a fold: the mean over its seeds.
+
+        What is held out is answered by seeds of which each had other subjects for tuning, so that
+        together they learned from all the others.
+        """
         model = self.protocol.models[name]
-        store = self.store(model, fold)
         kind = self._network if model.kind == NETWORK else self._baseline
-        tables = [kind(model, store, split, seed, without) for seed in model.seeds]
+        tables = []
+        for seed in model.seeds:
+            store = self.store(model, fold, seed if split == "held_out" else 0)
+            tables.append(kind(model, store, split, seed, without))
         return averaged(tables, name)
 
     def pooled(self, name: str, split: str, without: Sequence[str] = ()) -> pa.Table:
