@@ -15,6 +15,7 @@ from flexcare.errors import UserError
 from flexcare.evaluation.compare import AREAS, MEAN, OWN, UTILITY, Score, Scores
 from flexcare.evaluation.metrics import METRICS
 from flexcare.files import read_json, whole, write_json
+from flexcare.reproduce.growth import draw_growth, growth_curves
 from flexcare.reproduce.protocol import Protocol
 from flexcare.reproduce.tuning import Tuned, in_words
 from flexcare.schema import TaskInfo
@@ -110,7 +111,12 @@ def publish(outcome: Outcome, folder: Path) -> Path:
         raise UserError(f"{path} is not a list of results", do="Choose another --results.")
     sections = _sections(page.read_text()) if page.exists() else {}
     sections[outcome.name] = section(outcome)
-    write_json(path, [one for one in known if one["protocol"] != outcome.name] + outcome.entries())
+    entries = outcome.entries()
+    if curves := growth_curves(outcome.protocol):
+        picture = f"growth-{outcome.name}.png"
+        draw_growth(curves, entries, folder / picture)
+        sections[outcome.name] += f"\n![Metrics by the share of the training patients]({picture})\n"
+    write_json(path, [one for one in known if one["protocol"] != outcome.name] + entries)
     with whole(page) as temporary:
         temporary.write_text("\n".join([HEAD, *(sections[name] for name in sorted(sections))]))
     return page
