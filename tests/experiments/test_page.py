@@ -1,5 +1,7 @@
 """What the table of claims says of verdicts, broken variants and what was never run."""
 
+import re
+
 import pytest
 
 from flexcare.experiments.page import claims, markdown
@@ -68,6 +70,18 @@ def test_claims_that_were_never_run_are_rows(tmp_path):
     for claim in ("F1", "Q1"):
         assert "| synthetic, demo |  | not run | not run |  |  |" in row(text, claim)
         assert f"<tr><td>{claim}</td>" in html
+
+
+def test_the_page_has_what_is_told_elsewhere(tmp_path):
+    told = [result("supported", id="F1"), result("refuted", True, id="F1")]
+    write_json(tmp_path / "docs/claims.json", {"artefact": "claims", "claims": told})
+    write_json(tmp_path / "synthetic/demo/M1/result.json", result("supported"))
+    html = claims(tmp_path, tmp_path / "docs").read_text()
+    (line,) = re.findall(r"<tr><td>F1</td>.*?</tr>", html, re.DOTALL)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", line)[2:] == [
+        "synthetic, demo", "3", "supported", "refuted",
+    ]  # fmt: skip
+    assert html.count("<details") == 1
 
 
 def test_results_and_claims_that_do_not_say_their_seeds_are_read(tmp_path):

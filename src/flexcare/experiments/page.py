@@ -64,7 +64,7 @@ def claims(laboratory: Path, told: Path | None = None) -> Path:
     write_json(known, {"artefact": "claims", "claims": every})
     right = [(one, place) for one, place in found if not one["broken"]]
     with whole(laboratory / PAGE) as temporary:
-        temporary.write_text(_page(right, _controls(every)), encoding="utf-8")
+        temporary.write_text(_page(right, every), encoding="utf-8")
     return laboratory / PAGE
 
 
@@ -152,7 +152,8 @@ def _control(one: Result, controls: dict[tuple[str, str, str], str]) -> str:
     return "refuted" if verdict == REFUTED else f"NOT found out ({verdict})"
 
 
-def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str, str], str]) -> str:
+def _page(results: Sequence[tuple[Result, Path]], every: Sequence[Result]) -> str:
+    """The table of all claims; those of this laboratory open with figures and numbers."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -160,6 +161,7 @@ def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    controls = _controls(every)
     rows = [
         {
             **one,
@@ -175,6 +177,11 @@ def _page(results: Sequence[tuple[Result, Path]], controls: dict[tuple[str, str,
         }
         for one, place in results
     ]
-    never = [one | {"anchor": "", "control": NOT_RUN} for one in _never([x for x, _ in results])]
+    here, right = {_key(one) for one, _ in results}, [one for one in every if not one["broken"]]
+    bare = [
+        one | {"anchor": "", "control": _control(one, controls)}
+        for one in [*right, *_never(right)]
+        if _key(one) not in here
+    ]
     page = environment.get_template("experiments.html")
-    return page.render(rows=rows, never=never, colours=COLOURS)
+    return page.render(rows=rows, bare=bare, colours=COLOURS)
