@@ -99,6 +99,7 @@ class ModelConfig(Section):
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     mixture: Literal["experts", "one_expert", "dense_active", "dense_total"] = "experts"
+    direct: bool = False  # each modality's mean token speaks to the answers, too; off in the paper
     experts: int = Field(10, ge=2)
     experts_per_token: int = Field(2, ge=1)
     gate_noise: bool = True  # only in training

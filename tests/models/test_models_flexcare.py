@@ -22,8 +22,9 @@ from flexcare.models.flexcare import FlexCare
 from flexcare.schema import ModalityInfo, TaskInfo
 
 
-def test_order_of_modalities_changes_nothing():
-    model = network(MIXED[:3])
+@pytest.mark.parametrize("direct", [False, True])
+def test_order_of_modalities_changes_nothing(direct):
+    model = network(MIXED[:3], direct=direct)
     batch = random_batch(model, every_pattern(3))
     expected = model(batch)
     for order in itertools.permutations(modalities(MIXED[:3])):
@@ -36,8 +37,9 @@ def test_order_of_modalities_changes_nothing():
             assert torch.equal(found.logits[task], expected.logits[task])
 
 
-def test_order_of_samples_changes_nothing():
-    model = network(MIXED[:3])
+@pytest.mark.parametrize("direct", [False, True])
+def test_order_of_samples_changes_nothing(direct):
+    model = network(MIXED[:3], direct=direct)
     present = every_pattern(3)
     batch = random_batch(model, present)
     order = torch.tensor([5, 2, 7, 0, 1, 6, 4, 3])
@@ -53,8 +55,9 @@ def test_order_of_samples_changes_nothing():
     torch.testing.assert_close(found.gates, expected.gates[order])
 
 
-def test_a_patient_has_the_same_answer_alone_and_among_others():
-    model = network(MIXED[:3])
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_patient_has_the_same_answer_alone_and_among_others(direct):
+    model = network(MIXED[:3], direct=direct)
     batch = random_batch(model, every_pattern(3))
     together = model(batch)
     for row in range(batch.size):
@@ -68,8 +71,9 @@ def test_a_patient_has_the_same_answer_alone_and_among_others():
 
 
 @pytest.mark.parametrize("mask", ["boolean", "additive", "none"])
-def test_tasks_asked_together_equal_each_asked_alone(mask):
-    model = network(MIXED[:3], mask=mask)
+@pytest.mark.parametrize("direct", [False, True])
+def test_tasks_asked_together_equal_each_asked_alone(mask, direct):
+    model = network(MIXED[:3], mask=mask, direct=direct)
     batch = random_batch(model, every_pattern(3))
     together = model(batch)
     for index, task in enumerate(NAMES):
@@ -138,9 +142,10 @@ def test_the_cap_on_combinations():
     assert max(name.count("+") for name in output.combinations) == 1
 
 
-def test_a_further_modality_that_is_absent_changes_no_bit():
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_further_modality_that_is_absent_changes_no_bit(direct):
     """What lets a trained network learn another modality and keep its answers."""
-    old = network(MIXED[:2], torch.float32)
+    old = network(MIXED[:2], torch.float32, direct=direct)
     new = FlexCare(old.config, modalities(MIXED[:3]), TASKS).eval()
     new.load_state_dict(new.state_dict() | old.state_dict())
     batch = random_batch(old, every_pattern(2))
@@ -153,8 +158,9 @@ def test_a_further_modality_that_is_absent_changes_no_bit():
     assert not after.present[:, [i for i in range(7) if i not in kept]].any()
 
 
-def test_a_further_task_changes_no_bit():
-    old = network(MIXED[:2], torch.float32)
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_further_task_changes_no_bit(direct):
+    old = network(MIXED[:2], torch.float32, direct=direct)
     further = TaskInfo("billing", "?", "multiclass", ("x", "y"), "macro_f1")
     new = FlexCare(old.config, modalities(MIXED[:2]), (*TASKS, further)).eval()
     state = new.state_dict() | old.state_dict()
@@ -166,8 +172,9 @@ def test_a_further_task_changes_no_bit():
         assert torch.equal(old(batch).logits[task], new(batch).logits[task])
 
 
-def test_single_precision_is_close_to_double():
-    model = network(MIXED[:3])
+@pytest.mark.parametrize("direct", [False, True])
+def test_single_precision_is_close_to_double(direct):
+    model = network(MIXED[:3], direct=direct)
     batch = random_batch(model, every_pattern(3))
     exact = model(batch)
     single = model.float()
@@ -178,8 +185,9 @@ def test_single_precision_is_close_to_double():
 
 
 @pytest.mark.parametrize("mask", ["boolean", "additive"])
-def test_mixed_precision_trains(mask):
-    model = network(MIXED[:3], torch.float32, mask=mask).train()
+@pytest.mark.parametrize("direct", [False, True])
+def test_mixed_precision_trains(mask, direct):
+    model = network(MIXED[:3], torch.float32, mask=mask, direct=direct).train()
     batch = random_batch(model, every_pattern(3))
     with torch.autocast("cpu", torch.bfloat16):
         output = model(batch)
@@ -188,12 +196,39 @@ def test_mixed_precision_trains(mask):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_every_parameter_learns():
-    model = network(MIXED[:3]).train()
+@pytest.mark.parametrize("direct", [False, True])
+def test_every_parameter_learns(direct):
+    model = network(MIXED[:3], direct=direct).train()
     output = model(random_batch(model, every_pattern(3)))
     (sum(x.square().sum() for x in output.logits.values()) + output.balance).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+def test_what_speaks_directly_is_linear_in_each_modality_s_mean_token():
+    model = network(MIXED[:3], direct=True)
+    batch = random_batch(model, every_pattern(3))
+    rest = network(MIXED[:3])
+    own = {name: x for name, x in model.state_dict().items() if not name.startswith("direct")}
+    rest.load_state_dict(own)
+    for task in NAMES:
+        expected = rest(batch).logits[task].clone()
+        for modality, tokens in batch.inputs.items():
+            vectors, valid = model.encoders[modality](tokens.values, tokens.valid)
+            head = model.direct.linear[f"{modality}+{task}"].weight
+            for row, place in zip(tokens.rows.tolist(), tokens.of.tolist(), strict=True):
+                expected[row] += head @ vectors[place][valid[place]].mean(0)
+        torch.testing.assert_close(model(batch).logits[task], expected)
+
+
+def test_what_speaks_directly_says_nothing_at_the_start():
+    torch.manual_seed(0)
+    plain = FlexCare(ModelConfig(**SMALL), modalities(MIXED[:3]), TASKS).eval()
+    torch.manual_seed(0)
+    direct = FlexCare(ModelConfig(**SMALL, direct=True), modalities(MIXED[:3]), TASKS).eval()
+    batch = random_batch(plain, every_pattern(3))
+    for task in NAMES:
+        assert torch.equal(plain(batch).logits[task], direct(batch).logits[task])
 
 
 @pytest.mark.parametrize(

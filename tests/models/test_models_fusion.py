@@ -87,8 +87,9 @@ def test_rows_that_share_what_they_know_equal_the_dense_network(causal):
     assert_equals_reference(model, shared(model), 1e-12)
 
 
-def test_no_row_feels_a_bin_after_its_hour():
-    model = network(MIXED[:3], causal_series=True)
+@pytest.mark.parametrize("direct", [False, True])
+def test_no_row_feels_a_bin_after_its_hour(direct):
+    model = network(MIXED[:3], causal_series=True, direct=direct)
     batch = shared(model)
     series = batch.inputs["m0"]
     series.values.requires_grad_(True)

@@ -29,7 +29,8 @@ TASKS = ["death", "stay"]
 @pytest.fixture(scope="module")
 def base(store, tmp_path_factory):
     """A run of two tasks that never saw a film."""
-    settings = {"model": MODEL, "training": TRAINING | {"keep_task_bests": False}}
+    training = TRAINING | {"keep_task_bests": False}
+    settings = {"model": MODEL | {"direct": True}, "training": training}
     out = tmp_path_factory.mktemp("base") / "run"
     asked = {"tasks": TASKS, "modalities": ["note", "series"]}
     return train(store, out, settings=settings, quiet=True, **asked) / "bundle"
@@ -62,7 +63,8 @@ def test_a_new_task_changes_nothing_that_was_learned(base, by_task, store):
     assert torch.equal(rows[:2], old.pop("task_embedding.weight"))
     assert all(torch.equal(new[name], value) for name, value in old.items())
     added = new.keys() - old.keys() - {"task_embedding.weight"}
-    assert added == {"heads.linear.findings.weight", "heads.linear.findings.bias"}
+    direct = {f"direct.linear.{name}+findings.weight" for name in ("note", "series")}
+    assert added == direct | {"heads.linear.findings.weight", "heads.linear.findings.bias"}
     before, after = answers(base, store), answers(by_task / "bundle", store)
     assert before.items() < after.items()
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"findings"}
@@ -72,7 +74,8 @@ def test_a_new_modality_changes_nothing_where_it_is_absent(base, by_modality, st
     old, new = weights(base), weights(by_modality / "bundle")
     assert all(torch.equal(new[name], value) for name, value in old.items())
     added = {name.split(".")[1] + "." + name.split(".")[2] for name in new.keys() - old.keys()}
-    assert added == {"film.project", "film.positions"} | {
+    direct = {f"linear.film+{task}" for task in TASKS}
+    assert added == direct | {"film.project", "film.positions"} | {
         f"combination_tokens.{name}" for name in ("film", "film+note", "film+series",
                                                   "film+note+series")
     }  # fmt: skip

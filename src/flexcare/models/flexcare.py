@@ -10,7 +10,7 @@ from flexcare.config import ModelConfig
 from flexcare.errors import UserError
 from flexcare.models.dense import DenseFusion
 from flexcare.models.fusion import Combination, Fusion, combination_name, combinations, members
-from flexcare.models.heads import Heads, Pooling
+from flexcare.models.heads import Direct, Heads, Pooling
 from flexcare.models.mixtures import MIXTURES
 from flexcare.models.network import Network, Output
 from flexcare.schema import ModalityInfo, TaskInfo
@@ -37,7 +37,10 @@ class FlexCare(Network):
         self.experts = MIXTURES[config.mixture](config)
         self.routes = self.experts.count
         self.pooling = Pooling(config)
-        self.heads = Heads(config, {info.name: info.outputs for info in tasks})
+        outputs = {info.name: info.outputs for info in tasks}
+        self.heads = Heads(config, outputs)
+        # Last, so that with or without it all else starts from the same values.
+        self.direct = Direct(config, self.encoders, outputs) if config.direct else None
 
     def _causal(self) -> tuple[str, ...]:
         """The modalities whose tokens see no later one."""
@@ -68,6 +71,8 @@ class FlexCare(Network):
         routed, gates, balance = self.experts(z, task_tokens, present)
         patient, weights = self.pooling(routed, task_tokens, present)
         logits = self.heads(batch.tasks, task_tokens, patient, present.any(1))
+        if self.direct is not None:
+            logits = self.direct(encoded, logits)
         return Output(
             logits,
             batch.tasks,

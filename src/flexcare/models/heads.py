@@ -1,10 +1,12 @@
 """From the combinations of a patient to one vector, and from that to a task's logits (SPEC 6)."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
 from flexcare.models.layers import widened
 
@@ -60,3 +62,45 @@ class Heads(nn.Module):
         # In bfloat16 a probability has three digits, and patients would tie.
         with torch.autocast(both.device.type, enabled=False):
             return {task: self.linear[task](both[:, index]) for index, task in enumerate(tasks)}
+
+
+class Direct(nn.Module):
+    """A linear head a modality and task on the mean of the modality's tokens. Not in the paper.
+
+    What is simply more or less of something need not pass through norms and experts, which few
+    patients teach to let it through. Starts at 0.
+    """
+
+    def __init__(
+        self, config: ModelConfig, modalities: Iterable[str], outputs: dict[str, int]
+    ) -> None:
+        super().__init__()
+        self.linear = nn.ModuleDict(
+            {
+                f"{modality}+{task}": nn.Linear(config.hidden, count, bias=False)
+                for modality in modalities
+                for task, count in outputs.items()
+            }
+        )
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(
+        self, encoded: Mapping[str, Sequence[Tokens]], logits: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Logits (B, outputs) by task, with what each modality adds for the rows that have it.
+
+        Args:
+            encoded: by modality, tokens of width D; every row of them knows one at least.
+        """
+        out = dict(logits)
+        for modality, groups in encoded.items():
+            for group in groups:
+                known = group.known()[..., None]
+                some = torch.where(known, group.values[group.of], 0)
+                mean = (widened(some).sum(1) / known.sum(1)).to(next(self.parameters()).dtype)
+                with torch.autocast(mean.device.type, enabled=False):
+                    for task, before in out.items():
+                        added = self.linear[f"{modality}+{task}"](mean)
+                        out[task] = before.index_add(0, group.rows, added)
+        return out
