@@ -1,9 +1,10 @@
 """A trained network learns a new task or a new modality and keeps its answers (SPEC 10, Q2 and R1).
 
-All that it has learned is held fixed. A new task brings its row of the task embedding and its head,
-a new modality its encoder and the tokens of the combinations that it is part of. Only these are
-trained, so where the new task is not asked, or the new modality is absent, every answer is what it
-was, to the bit (`Network.answer` and `Network.generations` see to the last digits).
+All that it has learned is held fixed. A new task brings its row of the task embedding and its
+heads, a new modality its encoder, the tokens of the combinations that it is part of and, with
+`model.direct`, what it says to each task by itself. Only these are trained, so where the new task
+is not asked, or the new modality is absent, every answer is what it was, to the bit
+(`Network.answer` and `Network.generations` see to the last digits).
 """
 
 import sys
