@@ -28,7 +28,7 @@ Written by `flexcare reproduce`, from raw data on; a section is made anew by its
 the folder that holds the data sets (docs/data.md). Intervals are 95 % percentile intervals:
 subjects are drawn with replacement, with all their samples, the same for every model and task.
 """
-MEAN_OF_SEEDS = "mean of the seeds' probabilities, each with other subjects for tuning"
+TURNED = "each with other subjects for tuning"  # where held-out samples are answered
 NAMES = {OWN: "each task's own metric", UTILITY: "utility"}
 
 
@@ -179,7 +179,11 @@ def _models(outcome: Outcome) -> str:
         told = [f"{model.kind} {kind}".strip(), "one for each task" if model.alone else ""]
         if name in outcome.tuned.best:
             told.append(f"tuned: {in_words(outcome.tuned.best[name])}")
-        told.append(MEAN_OF_SEEDS if len(model.seeds) > 1 else "")
+        if len(model.seeds) > 1:
+            told += [
+                "mean of the seeds' probabilities",
+                TURNED if outcome.split == "held_out" else "",
+            ]
         if name in outcome.thresholds:
             at = outcome.thresholds[name]
             when = f"warns from {at:.4f} on" if np.isfinite(at) else "never warns"
