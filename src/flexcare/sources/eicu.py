@@ -250,4 +250,5 @@ class EICU(FewTables):
                 parts.append(_HOURLY.format(name=name, path=place, which="<="))
                 late = self._arrow(_HOURLY.format(name=name, path=place, which=">"), path.name)
                 self.dropped[f"{name}: hours not over when the stay ends"] += len(late)
-        return self._arrow(" UNION ALL ".join(parts), "diagnosis, or of the hourly grid")
+        question = " UNION ALL ".join(parts) + " ORDER BY ALL"
+        return self._arrow(question, "diagnosis, or of the hourly grid")
