@@ -148,6 +148,30 @@ def test_history_sums_up_bins_that_are_not_kept():
     torch.testing.assert_close(short(values, valid)[0], whole(values, valid)[0][:, 4:])
 
 
+def test_one_kept_bin_is_the_last_of_all_bins():
+    names = {"rate": {"unit": "1/min"}, "eye": {"unit": "score"}}
+    settings = {"variables": names, "columns": ["rate", "eye=1", "eye=2", "rate seen", "eye seen"]}
+    info = ModalityInfo("series", "time_series", 5, settings)
+    whole = TimeSeries(info, ModelConfig(hidden=8, series_history=True, max_bins=9))
+    one = TimeSeries(info, ModelConfig(hidden=8, series_history=True, max_bins=1))
+    with torch.no_grad():
+        whole.positions[:] = one.positions
+    one.load_state_dict(whole.state_dict() | {"positions": one.positions})
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(6, 9, 5, generator=generator)
+    values[..., 3:] = (torch.rand(6, 9, 2, generator=generator) < 0.3).float()
+    lengths = torch.tensor([9, 1, 4, 0, 7, 2])
+    valid = torch.arange(9) < lengths[:, None]
+    values[~valid] = torch.nan
+    found, there = one(values, valid)
+    assert found.shape == (6, 1, 8)
+    assert there[:, 0].tolist() == (lengths > 0).tolist()
+    expected = whole(values, valid)[0]
+    for row, length in enumerate(lengths.tolist()):
+        if length:
+            torch.testing.assert_close(found[row, 0], expected[row, length - 1])
+
+
 @pytest.mark.parametrize("history", [False, True])
 def test_squashed_numbers_are_logarithms_on_both_sides(history):
     settings = {"variables": {"rate": {}}, "columns": ["rate", "rate seen"]}

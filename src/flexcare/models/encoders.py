@@ -83,9 +83,20 @@ class TimeSeries(Encoder):
         values = squashed(values) if self.squash else values
         if self.history:
             values = torch.where(valid[..., None], values, 0)
+            if self.positions.shape[0] == 1:
+                return self._one(values, valid, self.history)
             values = torch.cat([values, self.history(values)], -1)
         values, valid = self._last(values, valid)
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
+
+    def _one(self, values: Tensor, valid: Tensor, history: "_History") -> tuple[Tensor, Tensor]:
+        """The only kept bin: what `_last` would keep, without a history of those before it."""
+        number = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+        end = torch.where(valid, number, 0).amax(1)
+        rows = torch.arange(len(valid), device=valid.device)
+        now, there = values[rows, (end - 1).clamp(min=0)], end[:, None] > 0
+        told = torch.cat([now, history.last(values, now, end)], -1)
+        return self.projected(told[:, None], there) + self.positions, there
 
     def _last(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         bins, kept = valid.shape[1], self.positions.shape[0]
@@ -124,6 +135,24 @@ class _History:
         low = torch.where(mine, values, math.inf).cummin(1).values
         high = torch.where(mine, values, -math.inf).cummax(1).values
         told = [torch.where(known > 0, x, values) for x in (mean, low, high)]
+        return torch.cat([*told, count.log1p(), since.log1p()], -1)
+
+    def last(self, columns: Tensor, now: Tensor, end: Tensor) -> Tensor:
+        """The row of the last bin alone, which needs no running sums.
+
+        Args:
+            columns: (n, L, columns), 0 after the last bin.
+            now, end: (n, columns) and (n,), the last bin and its number.
+        """
+        values, seen = columns[..., : self.values], columns[..., self.values :] > 0
+        hour = torch.arange(1, columns.shape[1] + 1, device=columns.device)[:, None]
+        count = seen.sum(1)
+        since = end[:, None] - torch.where(seen, hour, 0).amax(1)
+        mine, known = seen[..., self.owner], count[..., self.owner]
+        mean = torch.where(mine, values, 0).sum(1) / known.clamp(min=1)
+        low = torch.where(mine, values, math.inf).amin(1)
+        high = torch.where(mine, values, -math.inf).amax(1)
+        told = [torch.where(known > 0, x, now[:, : self.values]) for x in (mean, low, high)]
         return torch.cat([*told, count.log1p(), since.log1p()], -1)
 
 
