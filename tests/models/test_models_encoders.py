@@ -87,6 +87,26 @@ def test_samples_without_a_valid_token_are_left_out(kind):
     assert all(group.values.isfinite().all() for group in groups)
 
 
+def test_sequences_that_come_to_one_length_are_one_group():
+    series = encoder("time_series", 3)  # keeps the last four
+    lengths = torch.tensor([7, 30, 5, 2, 12])
+    valid = torch.arange(30) < lengths[:, None]
+    values = torch.randn(5, 30, 3, dtype=torch.float64).masked_fill(~valid[..., None], math.nan)
+    # Six rows of five sequences: the third and the last share one.
+    rows, of = torch.tensor([0, 2, 3, 6, 7, 9]), torch.tensor([1, 3, 0, 2, 4, 0])
+    groups = encode(series, Tokens(values, valid, rows, of))
+    assert [group.valid.shape[1] for group in groups] == [2, 4]
+    assert [group.rows.tolist() for group in groups] == [[2], [0, 3, 6, 7, 9]]
+    for group in groups:
+        for row, place in zip(group.rows.tolist(), group.of.tolist(), strict=True):
+            one = int(of[rows.tolist().index(row)])
+            alone = series(
+                values[one : one + 1, : lengths[one]], valid[one : one + 1, : lengths[one]]
+            )
+            torch.testing.assert_close(group.values[place], alone[0][0])
+            assert group.valid[place].all()
+
+
 def test_groups_of_like_length_hold_every_sample_once_with_little_padding():
     torch.manual_seed(0)
     lengths = torch.randint(0, 300, (500,))

@@ -3,6 +3,7 @@
 A new kind is one class and one row of `ENCODERS`.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -295,11 +296,29 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
 
 def encode(encoder: nn.Module, tokens: Tokens) -> list[Tokens]:
     """Tokens of width D, by groups of like length; rows that know no token are left out."""
-    out = []
+    out: dict[int, list[Tokens]] = {}
     for group in by_length(tokens):
         values, valid = encoder(group.values, group.valid)
-        out.append(Tokens(values, valid, group.rows, group.of, group.until))
-    return out
+        found = Tokens(values, valid, group.rows, group.of, group.until)
+        out.setdefault(valid.shape[1], []).append(found)
+    return [_joined(groups) for groups in out.values()]
+
+
+def _joined(groups: list[Tokens]) -> Tokens:
+    """One group of those that have come to one length: what follows costs by the group."""
+    if len(groups) == 1:
+        return groups[0]
+    begins = itertools.accumulate((len(one.valid) for one in groups), initial=0)
+    of = torch.cat([one.of + begin for one, begin in zip(groups, begins, strict=False)])
+    rows, order = torch.cat([one.rows for one in groups]).sort()
+    until = [one.until for one in groups if one.until is not None]
+    return Tokens(
+        torch.cat([one.values for one in groups]),
+        torch.cat([one.valid for one in groups]),
+        rows,
+        of[order],
+        torch.cat(until)[order] if until else None,
+    )
 
 
 def by_length(tokens: Tokens) -> list[Tokens]:
