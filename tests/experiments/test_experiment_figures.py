@@ -57,3 +57,18 @@ def test_a_single_table_has_no_arm_above_it():
 @pytest.mark.parametrize("values", [(None, 0.3), (None, -0.3)])
 def test_what_is_not_known_has_no_colour(values):
     assert len(set(fills(heat(on=shown(*values), off=shown(0.1, 0.2))))) == 3
+
+
+def test_a_legend_beside_the_panels_names_every_arm_once():
+    def run(value):
+        return [
+            {"step": step, "mean": value, "tuning": {"a": {"primary": value}}} for step in (1, 2)
+        ]
+
+    # The second arm has no number of the first panel's task.
+    epochs = {"on": [run(0.5)], "off": [run(0.6)]}
+    epochs["off"][0][0]["tuning"] = epochs["off"][0][1]["tuning"] = {}
+    drawing = Drawing(kind="epochs", of=("a", "mean"), title="by step")
+    drawn = str(draw(drawing, SimpleNamespace(), "demo", {}, epochs))
+    assert drawn.startswith('<svg style="max-width: ')
+    assert [drawn.count(f">{arm}</text>") for arm in epochs] == [1, 1]

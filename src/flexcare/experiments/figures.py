@@ -17,6 +17,8 @@ from flexcare.report.figures import DASHES, FAINT, QUIET, SETTINGS, colour, svg
 
 LONGEST = 60  # letters of a row of a table
 BESIDE = 2  # tables in a figure
+LEGEND = 1.4  # inches
+INCH = 96  # pixels of CSS
 ByArm = dict[str, list[Found]]
 Epochs = dict[str, list[list[dict[str, Any]]]]
 
@@ -48,16 +50,26 @@ def draw(
         else:
             tables = {arm: runs[0].shown.get(names[0]) for arm, runs in found.items()}
             figure = _heat({arm: table for arm, table in tables.items() if table})
-        return svg(figure, drawing.title)
+        # A page is to shrink it, never to blow it up.
+        most = Markup('<svg style="max-width: {:.0f}px"').format(figure.get_figwidth() * INCH)
+        return svg(figure, drawing.title).replace("<svg", most, 1)
 
 
-def _panels(names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(3.4 * len(names), height), layout="constrained")
+def _panels(names: Sequence[str], height: float, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Axes beside each other, with some inches for a legend."""
+    figure = Figure(figsize=(3.4 * len(names) + legend, height), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(1, len(names))))
     for one in axes:
         one.grid(color=FAINT, linewidth=0.5)
         one.set_axisbelow(True)
     return figure, axes
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Names of all lines, beside the panels."""
+    told = [axes.get_legend_handles_labels() for axes in panels]
+    by_name = {name: line for lines, names in told for line, name in zip(lines, names, strict=True)}
+    figure.legend(by_name.values(), by_name, loc="outside right upper", fontsize=7)
 
 
 def _dots(measures: Sequence[str], found: ByArm) -> Figure:
@@ -85,7 +97,7 @@ def _lines(measures: Sequence[str], plan: Experiment, size: Size, found: ByArm) 
     # A logarithm has no place for 0: places are then numbered.
     even = plan.sweep.log and 0 in points
     xs = list(range(len(points))) if even else [float(point) for point in points]
-    figure, panels = _panels(measures, 2.8)
+    figure, panels = _panels(measures, 2.8, LEGEND)
     for axes, measure in zip(panels, measures, strict=True):
         for number, arm in enumerate(plan.arms):
             told = [
@@ -99,8 +111,7 @@ def _lines(measures: Sequence[str], plan: Experiment, size: Size, found: ByArm) 
             axes.set_xscale("log")
         axes.set_xlabel(plan.sweep.axis)
         axes.set_ylabel(_label(measure))
-    if len(plan.arms) > 1:
-        panels[0].legend(fontsize=7)
+    _legend(figure, panels)
     return figure
 
 
@@ -127,7 +138,7 @@ def _line(
 
 def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
     """The metric on the tuning split by optimiser step: mean over seeds, a line an arm."""
-    figure, panels = _panels(tasks, 2.8)
+    figure, panels = _panels(tasks, 2.8, LEGEND)
     for axes, task in zip(panels, tasks, strict=True):
         for number, (arm, seeds) in enumerate(epochs.items()):
             length = min(map(len, seeds))
@@ -140,7 +151,7 @@ def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
         axes.set_xlabel("steps")
         axes.set_ylabel(f"{task}: own metric, tuning split")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0].legend(fontsize=7)
+    _legend(figure, panels)
     return figure
 
 
