@@ -278,10 +278,16 @@ def report(
     if experiments:
         from flexcare.experiments.page import claims
 
+        if split != "held_out" or beside or question:
+            raise UserError(
+                "--experiments goes with --told alone", found="options of a run's report"
+            )
         print(f"claims: {claims(run or Path('laboratory'), told)}")
         return
     if run is None:
         raise UserError("no RUN is named", expected="RUN, a folder of a run, or --experiments")
+    if told:
+        raise UserError("--told is of claims", expected="--experiments --told DIR")
     print(f"report: {write(run, split, beside=beside or [], question=question)}")
 
 

@@ -42,6 +42,8 @@ def experiment(
     from flexcare.files import read_json
 
     if list_:
+        if name:
+            raise UserError("--list is of all experiments", found=name, expected="--list alone")
         print(json.dumps(listed(), indent=1) if as_json else "\n\n".join(map(told, listed())))
         return
     if as_json:
@@ -67,11 +69,12 @@ def experiment(
 
 def listed() -> list[dict[str, object]]:
     """What --list says of each."""
-    from flexcare.experiments.plan import experiments
+    from flexcare.experiments.plan import STORE, experiments
 
     parts = {"id", "name", "question", "minutes", "refuted_by"}
     known = [(one, one.known() or ["any"]) for one in experiments()]
-    return [one.model_dump(mode="json", include=parts) | {"data": data} for one, data in known]
+    named = [(one, ["a store's path" if d == STORE else d for d in data]) for one, data in known]
+    return [one.model_dump(mode="json", include=parts) | {"data": data} for one, data in named]
 
 
 def told(one: dict[str, object]) -> str:

@@ -91,3 +91,30 @@ def test_results_and_claims_that_do_not_say_their_seeds_are_read(tmp_path):
     claims(tmp_path)
     text = (tmp_path / "claims.md").read_text()
     assert text.count("demo | 2 | supported |") == 2
+
+
+def test_an_interval_without_the_chance_of_patients_says_so():
+    for patients, said in ((True, "1.000 (0.500 to 1.500);"), (False, "to 1.500, chance of seeds")):
+        text = markdown([result("refuted", rules=[RULE | {"patients": patients}])])
+        assert said in text
+
+
+def test_beside_each_rule_stands_what_it_said_of_the_broken_variant():
+    kept, lost = RULE | {"verdict": "supported"}, RULE | {"says": "it stays"}
+    good, bad = result("supported", rules=[kept] * 2), result("refuted", True, rules=[kept, lost])
+    lines = [line for line in markdown([good, bad]).splitlines() if "leak, on:" in line]
+    assert [line.split(" | ")[-2:] for line in lines] == [
+        ["supported", "supported |"],
+        ["supported", "refuted |"],
+    ]
+    assert "Broken variant: on: " in markdown([good])
+
+
+def test_a_link_to_a_claim_opens_it(tmp_path):
+    """A browser opens closed details around the target of a link, not the target itself."""
+    write_json(tmp_path / "synthetic/demo/M1/result.json", result("supported"))
+    html = claims(tmp_path).read_text()
+    (target,) = re.findall(r'<tr><td><a href="#([^"]*)">M1</a>', html)
+    assert re.search(
+        rf'<details[^>]*>\s*<summary>.*?</summary>.*?<table id="{target}">', html, re.DOTALL
+    )

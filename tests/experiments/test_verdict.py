@@ -1,5 +1,7 @@
 """The one function that judges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,9 @@ def test_the_drawing_of_patients_widens_an_interval():
 def test_what_two_arms_share_of_the_drawing_cancels_out():
     drawn = np.random.default_rng(0).normal(0, 0.1, 100)
     paired = estimate(values(0.5, 0.7, drawn=drawn), values(0.4, 0.5, drawn=drawn))
-    assert paired == estimate(values(0.5, 0.7), values(0.4, 0.5))
+    alone = estimate(values(0.5, 0.7), values(0.4, 0.5))
+    assert paired == replace(alone, patients=True)
+    assert not alone.patients
 
 
 def test_seeds_without_a_value_do_not_count():
@@ -66,6 +70,10 @@ def test_equal_seeds_are_certain():
         (-0.05, 0.0, {"at_most": -0.1}, REFUTED),
         (0.0, 0.0, {"at_most": 0}, SUPPORTED),
         (1e-9, 1e-9, {"at_most": 0}, REFUTED),
+        # Two arms that are the same: neither is better.
+        (0.0, 0.0, {"more_than": 0}, REFUTED),
+        (0.0, 0.1, {"more_than": 0}, UNDECIDED),
+        (1e-9, 0.1, {"more_than": 0}, SUPPORTED),
     ],
 )
 def test_a_bound_is_kept_by_the_whole_interval_or_by_none_of_it(low, high, bound, verdict):

@@ -1,16 +1,18 @@
 """The work of experiments: what is refused before it begins, and what it says it took."""
 
+import math
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 import flexcare.experiments.work as work
-from flexcare.errors import UserError
+from flexcare.errors import Diverged, UserError
 from flexcare.experiments import experiment
 from flexcare.experiments.measures.trained import Found
 from flexcare.experiments.page import claims
-from flexcare.files import read_json
+from flexcare.experiments.verdict import Value
 
 
 def test_what_cannot_be_run_is_said(monkeypatch, tmp_path):
@@ -33,14 +35,54 @@ def test_what_cannot_be_run_is_said(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_seconds_are_those_of_the_processor(monkeypatch, tmp_path):
-    """Waiting is not work: what a result says it took does not depend on what else runs."""
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """A job whose training is a function of the test's, and whose one family tells a number."""
     monkeypatch.setattr(work, "Store", lambda path: None)
     monkeypatch.setattr(work, "Trained", lambda *args: None)
-    monkeypatch.setitem(work.MEASURES, "none", lambda run: Found())
-    job = SimpleNamespace(
-        missing=["none"], ground=SimpleNamespace(store=None, truth=None), base=None, run=tmp_path,
-        train=lambda store: time.sleep(0.5), values=lambda family: tmp_path / f"{family}.json",
-    )  # fmt: skip
-    assert work.done(job) >= 0.5
-    assert read_json(tmp_path / "none.json", "what was measured")["seconds"] < 0.3
+    tell = {"a": Value(1.0), "b": Value(math.nan)}
+    monkeypatch.setitem(work.MEASURES, "some", lambda run: Found(tell))
+
+    class Plain(work.Job):
+        run = tmp_path / "run"
+        train = None
+
+    (tmp_path / "values").mkdir()
+    return Plain(SimpleNamespace(store=None, truth=None), tmp_path, {}, ("some",))
+
+
+def trained(job, train):
+    type(job).train = lambda self, store: train()
+    return work.done(job), job.found()
+
+
+def test_seconds_are_those_of_the_processor(job):
+    """Waiting is not work: what a result says it took does not depend on what else runs."""
+    took, found = trained(job, lambda: time.sleep(0.5))
+    assert took >= 0.5
+    assert found.seconds < 0.3
+
+
+def test_a_training_that_experiments_share_counts_in_each(job, monkeypatch):
+    _, first = trained(job, lambda: sum(range(20_000_000)))
+    monkeypatch.setitem(work.MEASURES, "other", lambda run: Found())
+    other = replace(job, families=("other",))
+    _, second = trained(other, lambda: None)
+    assert first.seconds > 0.2
+    assert second.seconds == pytest.approx(first.seconds, abs=0.1)
+
+
+def test_what_cannot_be_told_of_a_run_is_no_number(job):
+    _, found = trained(job, lambda: None)
+    assert found.values == {"a": Value(1.0)}
+    assert not found.diverged
+
+
+def test_a_training_that_diverged_is_not_tried_again(job):
+    def diverge():
+        raise Diverged("loss is nan")
+
+    _, found = trained(job, diverge)
+    assert found.diverged
+    assert found.values == {}
+    assert not job.missing

@@ -13,9 +13,11 @@ from flexcare.loading.loader import Loader
 from flexcare.models.flexcare import FlexCare
 from flexcare.training.run import train
 from flexcare.training.watch import (
+    ROWS,
     Watch,
     chance_correlation,
     correlations,
+    fullest,
     leaks,
 )
 from small_store import small_store
@@ -134,3 +136,18 @@ def test_watching_draws_nothing(store, tmp_path, monkeypatch):
     blind = run(store, tmp_path / "blind", epochs=1)
     one, two = ((out / "bundle/weights.safetensors").read_bytes() for out in (watched, blind))
     assert one == two
+
+
+def test_leaks_are_looked_for_in_patients_who_have_something_to_leak(opened):
+    """The first of a split may all have one modality."""
+    model = network(opened, mask="none")
+    loader = Loader(opened, opened.manifest["scaling"], model=model.config)
+    rows = opened.rows("death", "train")
+    has = np.array([opened.samples[f"has_{name}"].to_numpy()[rows] for name in model.encoders])
+    several = rows[has.sum(0) > 1]
+    single = rows[(has.sum(0) == 1) & has[0]]
+    behind = np.concatenate([np.repeat(single, ROWS)[:ROWS], several[:1]])
+    assert fullest(loader, behind)[0] == several[0]
+    assert Watch(model, loader, {"death": behind})._leak() > 0.05
+    assert Watch(model, loader, {"none": rows[:0], "death": behind})._leak() > 0.05
+    assert Watch(model, loader, {"death": single})._leak() is None

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flexcare.experiments.measures.trained import Found
-from flexcare.experiments.plan import Drawing, Experiment, Size, at_value
+from flexcare.experiments.plan import AT, Drawing, Experiment, Size, at_value
 from flexcare.experiments.verdict import Estimate, estimate
 from flexcare.report.figures import DASHES, FAINT, QUIET, SETTINGS, colour, svg
 
 LONGEST = 60  # letters of a row of a table
 BESIDE = 2  # tables in a figure
 LEGEND = 1.4  # inches
+ACROSS = 3  # panels
 INCH = 96  # pixels of CSS
 ByArm = dict[str, list[Found]]
 Epochs = dict[str, list[list[dict[str, Any]]]]
@@ -55,10 +56,15 @@ def draw(
         return svg(figure, drawing.title).replace("<svg", most, 1)
 
 
-def _panels(names: Sequence[str], height: float, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+def _panels(names: Sequence[Any], height: float, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
     """Axes beside each other, with some inches for a legend."""
-    figure = Figure(figsize=(3.4 * len(names) + legend, height), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(1, len(names))))
+    across = min(len(names), ACROSS)
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(3.1 * across + legend, height * down), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for one in axes[len(names) :]:
+        one.remove()
+    axes = axes[: len(names)]
     for one in axes:
         one.grid(color=FAINT, linewidth=0.5)
         one.set_axisbelow(True)
@@ -84,7 +90,7 @@ def _dots(measures: Sequence[str], found: ByArm) -> Figure:
             axes.plot(told.value, place, "o", color=colour(0), markersize=5)
             if told.low is not None and told.high is not None:
                 axes.hlines(place, told.low, told.high, color=colour(0), linewidth=1.4)
-        axes.set_yticks(range(len(found)), list(found) if panel == 0 else [""] * len(found))
+        axes.set_yticks(range(len(found)), [""] * len(found) if panel % ACROSS else list(found))
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlabel(_label(measure))
     return figure
@@ -137,10 +143,17 @@ def _line(
 
 
 def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
-    """The metric on the tuning split by optimiser step: mean over seeds, a line an arm."""
-    figure, panels = _panels(tasks, 2.8, LEGEND)
-    for axes, task in zip(panels, tasks, strict=True):
-        for number, (arm, seeds) in enumerate(epochs.items()):
+    """The metric on the tuning split by optimiser step: mean over seeds, a line an arm; a panel a
+    task and value of the sweep.
+    """
+    found: dict[str, Epochs] = {}  # by value and arm
+    for name, lines in epochs.items():
+        arm, _, value = name.partition(AT)
+        found.setdefault(value, {})[arm] = lines
+    names = [(task, value) for task in tasks for value in found]
+    figure, panels = _panels(names, 2.8, LEGEND)
+    for axes, (task, value) in zip(panels, names, strict=True):
+        for number, (arm, seeds) in enumerate(found[value].items()):
             length = min(map(len, seeds))
             steps = [line["step"] for line in seeds[0][:length]]
             reached = [[_reached(line, task) for line in lines[:length]] for lines in seeds]
@@ -149,7 +162,8 @@ def _epochs(tasks: Sequence[str], epochs: Epochs) -> Figure:
                 style = DASHES[number % len(DASHES)]
                 axes.plot(steps, values.mean(0), color=colour(number), ls=style, lw=1.5, label=arm)
         axes.set_xlabel("steps")
-        axes.set_ylabel(f"{task}: own metric, tuning split")
+        axes.set_ylabel(f"{_label(task)}: own metric, tuning split")
+        axes.set_title(f"at {value}" if value else "", fontsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, panels)
     return figure

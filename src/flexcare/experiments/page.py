@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from flexcare.errors import UserError
-from flexcare.experiments.plan import experiments
+from flexcare.experiments.plan import Overlay, experiments
 from flexcare.experiments.run import RESULT
 from flexcare.experiments.verdict import REFUTED
 from flexcare.experiments.work import INVENTED
@@ -26,13 +26,17 @@ HEAD = """# Claims
 Written by `flexcare report --experiments`. A verdict follows from a rule that stands in the
 experiment's file (`src/flexcare/experiments/`) and was fixed before the run: supported where the
 whole 95 % interval keeps to the bound, refuted where none of it does, else undecided at this size.
-Intervals add the chance of seeds (paired, Student's t) and that of patients (bootstrap). `demo` is
-small on purpose: undecided there says little. On the invented hospital the instrument is tried on a
-broken variant too, which must be refuted; where the claim is refuted itself, that tells nothing
-apart. Minutes are those of the processor for trainings and measures, for two cores.
+Intervals add the chance of seeds (paired, Student's t) and that of patients (bootstrap); those of
+measures that are not drawn by patient say "chance of seeds alone". The patients learned from are
+always the same, and no interval is corrected for the number of rules. `demo` is small on purpose:
+undecided there says little. On the invented hospital the instrument is tried on a broken variant
+too, which must be refuted: by one rule at least, beside each rule stands what it said. Where the
+claim is refuted itself, that tells nothing apart. Minutes are those of the processor for trainings
+and measures, for two cores.
 """
 NOT_RUN = "not run"
 Result = dict[str, Any]
+Controls = dict[tuple[str, str, str], Result]
 
 
 def claims(laboratory: Path, told: Path | None = None) -> Path:
@@ -97,9 +101,9 @@ def _order(result: Result) -> tuple[Any, ...]:
     return result["id"], result["data"] != INVENTED, _key(result), result["broken"]
 
 
-def _controls(results: Sequence[Result]) -> dict[tuple[str, str, str], str]:
-    """By claim, set of data and size the verdict on the broken variant."""
-    return {_key(one): one["verdict"] for one in results if one["broken"]}
+def _controls(results: Sequence[Result]) -> Controls:
+    """By claim, set of data and size what was said of the broken variant."""
+    return {_key(one): one for one in results if one["broken"]}
 
 
 def _key(result: Result) -> tuple[str, str, str]:
@@ -122,9 +126,11 @@ def markdown(results: Sequence[Result]) -> str:
     for one in results:
         lines += ["", f"## {one['id']} on {one['data']}: {one['verdict']}", one["question"], ""]
         lines += [f"    {one['command']}", "", f"Held equal: {one['equal']}", ""]
-        lines += [f"Proved wrong by: {one['refuted_by']}", "", "| rule | found | verdict |"]
-        lines.append("|---|---|---|")
-        lines += [f"| {r['says']} | {said(r)} | {r['verdict']} |" for r in one["rules"]]
+        lines += [f"Proved wrong by: {one['refuted_by']}", ""]
+        lines += [f"Broken variant: {about}" for about in _broken(one)] + [""]
+        lines += ["| rule | found | verdict | broken variant |", "|---|---|---|---|"]
+        for rule, control in zip(one["rules"], _by_rule(one, controls), strict=True):
+            lines.append(f"| {rule['says']} | {said(rule)} | {rule['verdict']} | {control} |")
     return "\n".join(lines) + "\n"
 
 
@@ -138,15 +144,33 @@ def number(told: dict[str, Any]) -> str:
     """A value with its interval."""
     if told["value"] is None:
         return "unknown"
-    span = "" if told["low"] is None else f" ({told['low']:.3f} to {told['high']:.3f})"
-    return f"{told['value']:.3f}{span}"
+    if told["low"] is None:
+        return f"{told['value']:.3f}"
+    alone = "" if told.get("patients", True) else ", chance of seeds alone"
+    return f"{told['value']:.3f} ({told['low']:.3f} to {told['high']:.3f}{alone})"
 
 
-def _control(one: Result, controls: dict[tuple[str, str, str], str]) -> str:
-    """What the rule said of the broken variant."""
-    verdict = controls.get(_key(one))
-    if verdict is None:
+def _broken(one: Result) -> list[str]:
+    """What is broken in the broken variant, by arm; nothing of an experiment of somebody's own."""
+    plans = [plan for plan in experiments() if plan.id == one["id"]]
+    arms = [plan.data.get(one["data"], Overlay()).broken or plan.broken for plan in plans]
+    return [f"{name}: {arm.about}" for known in arms for name, arm in known.items()]
+
+
+def _by_rule(one: Result, controls: Controls) -> list[str]:
+    """What each rule said of the broken variant."""
+    control = controls.get(_key(one))
+    if control is None or len(control["rules"]) != len(one["rules"]):
+        return [NOT_RUN] * len(one["rules"])
+    return [rule["verdict"] for rule in control["rules"]]
+
+
+def _control(one: Result, controls: Controls) -> str:
+    """What the rules together said of the broken variant."""
+    control = controls.get(_key(one))
+    if control is None:
         return NOT_RUN
+    verdict = control["verdict"]
     if verdict == one["verdict"] == REFUTED:
         return "not told apart"
     return "refuted" if verdict == REFUTED else f"NOT found out ({verdict})"
@@ -169,7 +193,11 @@ def _page(results: Sequence[tuple[Result, Path]], every: Sequence[Result]) -> st
             "anchor": f"{one['id']}-{one['data']}-{one['size']}",
             "control": _control(one, controls),
             "figures": [Markup(path.read_text()) for path in sorted(place.glob("figure-*.svg"))],
-            "told": [(rule, said(rule)) for rule in one["rules"]],
+            "broken": _broken(one),
+            "told": [
+                (rule, said(rule), control)
+                for rule, control in zip(one["rules"], _by_rule(one, controls), strict=True)
+            ],
             "numbers": {
                 arm: {name: number(told) for name, told in side["measures"].items()}
                 for arm, side in one["arms"].items()

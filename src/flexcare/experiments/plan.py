@@ -15,6 +15,7 @@ from flexcare.errors import UserError, unknown
 from flexcare.reproduce.protocol import Data, given
 
 Size = Literal["demo", "full"]
+BOUNDS = ("at_least", "at_most", "more_than")
 AT = " at "  # between an arm and a value of the sweep
 STORE, MANIFEST = "store", "manifest.json"  # the set of data that somebody brings, its file
 Settings = dict[str, Any]
@@ -70,11 +71,18 @@ class Rule(Section):
     minus: str = ""
     at_least: float | None = None
     at_most: float | None = None
+    more_than: float | None = None
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Those that are given: one."""
+        every = {name: getattr(self, name) for name in BOUNDS}
+        return {name: bound for name, bound in every.items() if bound is not None}
 
     @property
     def bound(self) -> str:
-        """The bound in words."""
-        return f"at most {self.at_most}" if self.at_least is None else f"at least {self.at_least}"
+        """It in words."""
+        return " and ".join(f"{name.replace('_', ' ')} {at}" for name, at in self.bounds.items())
 
 
 class Drawing(Section):
@@ -97,7 +105,7 @@ class Overlay(Section):
     Attributes:
         store: what differs in its [data] (reproduce.protocol.Data).
         settings: of every arm; arms: what differs in some, or arms that are there only here.
-        without: arms that are not there; rules: in place of the others, if any are given.
+        without: arms that are not there; rules, broken: in place of the others, if any are given.
     """
 
     store: Settings = Field({})
@@ -105,6 +113,7 @@ class Overlay(Section):
     arms: dict[str, Arm] = Field({})
     without: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    broken: dict[str, Arm] = Field({})
 
 
 class Experiment(Section):
@@ -159,7 +168,12 @@ class Experiment(Section):
         for name, arm in here.arms.items():
             arms[name] = both(arms.get(name, Arm()), arm)
         settings = over(given(self.settings), given(here.settings))
-        changed = {"arms": arms, "settings": Config(**settings), "rules": here.rules or self.rules}
+        changed = {
+            "arms": arms,
+            "settings": Config(**settings),
+            "rules": here.rules or self.rules,
+            "broken": here.broken or self.broken,
+        }
         return self.model_copy(update=changed)
 
     def variants(self, base: Settings, size: Size, broken: bool) -> dict[str, Settings]:
@@ -277,11 +291,11 @@ def _check(found: Experiment, where: str) -> None:
         for name in filter(None, (rule.of, rule.minus)):
             if name not in arms:
                 raise unknown(f"arm of a rule of {where}:", name, arms)
-        if (rule.at_least is None) == (rule.at_most is None):
+        if len(rule.bounds) != 1:
             raise UserError(
                 f"a rule of {where} has no one bound",
-                found=rule.says,
-                expected="at_least or at_most",
+                found=f"{rule.says} {rule.bound}".strip(),
+                expected="one of " + ", ".join(BOUNDS),
             )
     for name, arm in found.arms.items():
         trained = [one for one, other in found.arms.items() if not other.extends]

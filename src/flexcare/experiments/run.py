@@ -7,8 +7,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flexcare.errors import UserError
-from flexcare.experiments.figures import draw
+from flexcare.errors import UserError, unknown
+from flexcare.experiments.figures import Epochs, draw
+from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.measures.trained import Found, epochs_of
 from flexcare.experiments.plan import (
     AT,
@@ -67,6 +68,9 @@ def experiment(
     out, known = Path(out), known_data(data)
     written = read_experiment(name)
     plan = written.on(known)
+    for family in plan.measures:
+        if family not in MEASURES:
+            raise unknown(f"family of measures of {plan.id}:", family, MEASURES)
     if broken and not plan.broken:
         raise UserError(f"experiment {plan.id} has no broken variant")
     needs = known not in (INVENTED, STORE)
@@ -89,7 +93,7 @@ def experiment(
     result["command"] = _command(plan, where, size, broken, seeds)
     seconds = sum(one.seconds for of_arm in found.values() for one in of_arm)
     result["minutes"] = round(seconds / 60 / CORES, 1)
-    epochs = {arm: [epochs_of(job.run) for job in of_arm] for arm, of_arm in jobs.items()}
+    epochs = _epochs(jobs, found, say)
     for number, drawing in enumerate(plan.figures, 1):
         drawn = draw(drawing, plan, size, found, epochs)
         if drawn is not None:
@@ -99,6 +103,19 @@ def experiment(
     for line in _told(result):
         say(line)
     return place
+
+
+def _epochs(jobs: dict[str, list[Job]], found: dict[str, list[Found]], say: Say) -> Epochs:
+    """By arm and seed what each epoch did; says which trainings tell nothing."""
+    out = {}
+    for arm, of_arm in jobs.items():
+        runs = [job.run for job, one in zip(of_arm, found[arm], strict=True) if not one.diverged]
+        if len(runs) < len(of_arm):
+            lost = len(of_arm) - len(runs)
+            say(f"arm {arm}: {lost} of {len(of_arm)} trainings diverged, without a number")
+        if runs:
+            out[arm] = [epochs_of(run) for run in runs]
+    return out
 
 
 def _begin(plan: Experiment, ground: Ground, place: Path) -> None:
@@ -171,7 +188,7 @@ def _ruled(rule: Rule, found: dict[str, list[Found]]) -> dict[str, Any]:
     arms = [found[arm] for arm in (rule.of, rule.minus) if arm]
     sides = [[one.values.get(rule.measure) for one in arm] for arm in arms]
     told = estimate(*sides)
-    verdict = judge(told, rule.at_least, rule.at_most)
+    verdict = judge(told, **rule.bounds)
     return {
         **rule.model_dump(include={"says", "measure", "of", "minus"}),
         "bound": rule.bound,
@@ -188,7 +205,8 @@ def _measures(found: Sequence[Found]) -> dict[str, Any]:
 def _json(told: Estimate) -> dict[str, Any]:
     values = {"value": told.value, "low": told.low, "high": told.high}
     rounded = {k: None if v is None else round(v, 6) for k, v in values.items()}
-    return rounded | {"seeds": [round(one, 6) for one in told.seeds]}
+    seeds = [round(one, 6) for one in told.seeds]
+    return rounded | {"seeds": seeds, "patients": told.patients}
 
 
 def _command(plan: Experiment, data: str, size: Size, broken: bool, seeds: int | None) -> str:

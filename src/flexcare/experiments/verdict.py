@@ -45,6 +45,7 @@ class Estimate:
     low: float | None
     high: float | None
     seeds: tuple[float, ...] = ()
+    patients: bool = False  # whether the interval has the chance of patients, too
 
 
 def estimate(of: Sequence[Value | None], minus: Sequence[Value | None] | None = None) -> Estimate:
@@ -59,31 +60,36 @@ def estimate(of: Sequence[Value | None], minus: Sequence[Value | None] | None = 
         return Estimate(middle, None, None, seeds)
     drawn = [np.array(a.drawn) - (np.array(b.drawn) if b else 0.0) for a, b in known]
     # Both variances are of the mean over seeds.
-    spread = gaps.var(ddof=1) / len(gaps) + _of_patients(drawn)
+    of_patients = all(map(len, drawn))
+    spread = gaps.var(ddof=1) / len(gaps) + (_of_patients(drawn) if of_patients else 0.0)
     half = float(stats.t.ppf((1 + COVERAGE) / 2, len(gaps) - 1) * np.sqrt(spread))
-    return Estimate(middle, middle - half, middle + half, seeds)
+    return Estimate(middle, middle - half, middle + half, seeds, of_patients)
 
 
 def _of_patients(drawn: list[NDArray[np.float64]]) -> float:
     """The variance that the drawing of patients gives the mean over seeds."""
-    if not all(len(one) for one in drawn):
-        return 0.0
     means = np.mean(drawn, axis=0)
     known = means[np.isfinite(means)]
     return float(known.var(ddof=1)) if len(known) > 1 else 0.0
 
 
-def judge(found: Estimate, at_least: float | None = None, at_most: float | None = None) -> Verdict:
-    """Supported where the whole interval keeps to the bound, refuted where none of it does."""
+def judge(
+    found: Estimate,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    more_than: float | None = None,
+) -> Verdict:
+    """Supported where the whole interval keeps to the one bound, refuted where none of it does."""
     if found.low is None or found.high is None:
         return UNDECIDED
-    low, high, bound = found.low, found.high, at_least
     if at_most is not None:
-        low, high, bound = -high, -low, -at_most
-    assert bound is not None
-    if low >= bound:
-        return SUPPORTED
-    return REFUTED if high < bound else UNDECIDED
+        keeps, breaks = found.high <= at_most, found.low > at_most
+    elif at_least is not None:
+        keeps, breaks = found.low >= at_least, found.high < at_least
+    else:
+        assert more_than is not None
+        keeps, breaks = found.low > more_than, found.high <= more_than
+    return SUPPORTED if keeps else REFUTED if breaks else UNDECIDED
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:

@@ -7,8 +7,10 @@ hospital-N/                the invented hospital of N subjects
 stores/NAME/               of `flexcare prepare`
 runs/STORE-NAME/           of `flexcare train` or `flexcare extend`
 values/RUN-FAMILY.json     what a family of measures told of a run
+values/RUN-training.json   how long it took, and whether it diverged
 """
 
+import math
 import multiprocessing
 import os
 import time
@@ -22,7 +24,7 @@ from pathlib import Path
 import torch
 
 from flexcare.config import Config, check, over
-from flexcare.errors import UserError
+from flexcare.errors import Diverged, UserError
 from flexcare.experiments.measures import MEASURES
 from flexcare.experiments.measures.trained import Found, Trained
 from flexcare.experiments.plan import (
@@ -44,6 +46,7 @@ from flexcare.store import Store
 from flexcare.training.extend import Options, extend_modality, extend_task
 
 INVENTED = "synthetic"
+TRAINING = "training"  # beside the families, whose seconds are their own
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,10 @@ class Job:
             out.values |= {k: Value.of_json(v) for k, v in told["values"].items()}
             out.shown |= told["shown"]
             out.seconds += told["seconds"]
+        training = self.values(TRAINING)
+        if training.exists():
+            told = read_json(training, "how long a training took")
+            out.seconds, out.diverged = out.seconds + told["seconds"], told["diverged"]
         return out
 
 
@@ -205,18 +212,32 @@ def done(job: Job) -> float:
     Kept are those of the processor, which do not depend on what else runs.
     """
     started, before = time.monotonic(), time.process_time()
+
+    def took() -> float:
+        nonlocal before
+        passed, before = time.process_time() - before, time.process_time()
+        return round(passed, 1)
+
     missing = job.missing
     if missing:
-        store = Store(job.ground.store)
-        job.train(store)
+        store, diverged = Store(job.ground.store), False
+        try:
+            job.train(store)
+        except Diverged:  # as it would again: the seed has no numbers
+            diverged = True
+        if not job.values(TRAINING).exists():
+            write_json(job.values(TRAINING), {"seconds": took(), "diverged": diverged})
         base = job.base.run if job.base else None
         run = Trained(job.run, store, job.ground.truth, base)
-        for family in missing:  # the first one is told to have taken the training's time, too
-            found = MEASURES[family](run)
-            values = {name: one.to_json() for name, one in found.values.items()}
-            took, before = time.process_time() - before, time.process_time()
-            told = {"values": values, "shown": found.shown, "seconds": round(took, 1)}
-            write_json(job.values(family), told)
+        for family in missing:
+            found = Found() if diverged else MEASURES[family](run)
+            # What cannot be told of this run, such as of what two combinations have in common
+            # where there is one, is no number.
+            known = {name: one for name, one in found.values.items() if math.isfinite(one.value)}
+            values = {name: one.to_json() for name, one in known.items()}
+            write_json(
+                job.values(family), {"values": values, "shown": found.shown, "seconds": took()}
+            )
     return time.monotonic() - started
 
 

@@ -16,9 +16,11 @@ from torch import Tensor
 from flexcare.batch import Batch
 from flexcare.config import ObjectiveConfig
 from flexcare.evaluation.routing import ALIKE, distance
+from flexcare.loading.events import plain
 from flexcare.loading.loader import Loader
 from flexcare.models.network import Network, Output
 from flexcare.processes import total
+from flexcare.store import HAS
 from flexcare.training.objectives import SCALES
 
 ROWS, MOST = 16, 16  # patients and combinations whose gradients are looked at
@@ -90,12 +92,19 @@ class Watch:
     def _leak(self) -> float | None:
         """The mean leak of some combinations of some patients; None: nobody has two modalities."""
         for task, rows in self.tuning.items():
-            if len(rows):
-                batch = self.loader.batch(rows[:ROWS, None], (task,))
-                batch = batch.to(next(self.model.parameters()).device)
-                shares = list(leaks(self.model, batch, MOST).values())
-                return float(np.mean(shares)) if shares else None
+            if not len(rows):
+                continue
+            batch = self.loader.batch(fullest(self.loader, rows)[:, None], (task,))
+            shares = leaks(self.model, batch.to(next(self.model.parameters()).device), MOST)
+            if shares:
+                return float(np.mean(list(shares.values())))
         return None
+
+
+def fullest(loader: Loader, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some of the samples, those with the most modalities."""
+    has = [plain(loader.store.samples[HAS + name])[rows] for name in loader.modalities]
+    return rows[np.argsort(-np.sum(has, axis=0), kind="stable")[:ROWS]]
 
 
 def leaks(model: Network, batch: Batch, most: int | None = None) -> dict[str, float]:

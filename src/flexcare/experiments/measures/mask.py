@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flexcare.experiments.measures.trained import SPLIT, Found, Trained
 from flexcare.experiments.verdict import Value
-from flexcare.training.watch import ROWS, correlations, leaks, pairwise
+from flexcare.training.watch import correlations, fullest, leaks, pairwise
 
 
 def mask(run: Trained) -> Found:
@@ -20,7 +20,7 @@ def mask(run: Trained) -> Found:
     found: dict[str, list[float]] = {}
     most: list[float] = []
     for task in run.predictor.tasks:
-        rows = _having_most(run, run.store.rows(task, SPLIT))
+        rows = fullest(run.loader, run.store.rows(task, SPLIT))
         shares = leaks(run.model, run.loader.batch(rows[:, None], (task,)))
         most += list(shares.values())
         found |= {name: [*found.get(name, []), share] for name, share in shares.items()}
@@ -54,8 +54,3 @@ def similarity(names: list[str], sums: Tensor) -> dict[str, Any]:
     means = (sums[0] / sums[1]).fill_diagonal_(torch.nan).tolist()
     values = [[None if one != one else round(one, 4) for one in row] for row in means]
     return {"rows": names, "columns": names, "values": values}
-
-
-def _having_most(run: Trained, rows: np.ndarray) -> np.ndarray:
-    """Some of the samples, those with the most modalities first."""
-    return rows[np.argsort(-run.loader.work(rows), kind="stable")[:ROWS]]

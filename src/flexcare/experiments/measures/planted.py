@@ -29,14 +29,13 @@ def planted(run: Trained) -> Found:
     all modalities tell, the mean over them), own (of what only this one tells), foreign (of what
     this one cannot tell); shown, of every factor from every z_S. Shapley values of the modalities
     for the AUROC of each label: right, the part of all of them that falls on modalities the label
-    is planted in.
+    is planted in, of labels that some modality has nothing to do with.
     """
     assert run.truth is not None
     truth = read_json(run.truth / "truth.json", "the truth of an invented hospital")
     table, shown = _probes(run, truth), _shapley(run, truth)
     values = _by_kind(table, truth)
-    if shown["rows"]:
-        values["right"] = Value(_share(shown))
+    values["right"] = Value(_share(shown))
     return Found(values, {"shapley": shown, "probes": table})
 
 
@@ -156,6 +155,8 @@ def needs_of(truth: dict[str, Any], task: str, label: str) -> dict[str, str] | N
 
 
 def _share(shown: dict[str, Any]) -> float:
-    """The part of all Shapley values, signs left out, that falls where it should."""
-    values = np.abs(shown["values"])
-    return float(values[np.array(shown["needed"])].sum() / values.sum())
+    """The part of all Shapley values, signs left out, that falls where it should; NaN: of none."""
+    pairs = zip(shown["values"], shown["needed"], strict=True)
+    told = [(np.abs(values), np.array(needed)) for values, needed in pairs if not all(needed)]
+    whole = sum(values.sum() for values, _ in told)
+    return float(sum(values[needed].sum() for values, needed in told) / whole) if whole else np.nan

@@ -39,6 +39,7 @@ class Found:
     values: dict[str, Value] = field(default_factory=dict)
     shown: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0  # that the training and its measures took, on one core
+    diverged: bool = False  # then there is nothing else to tell
 
 
 @dataclass
