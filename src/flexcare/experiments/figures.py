@@ -92,6 +92,7 @@ def _dots(measures: Sequence[str], found: ByArm) -> Figure:
                 axes.hlines(place, told.low, told.high, color=colour(0), linewidth=1.4)
         axes.set_yticks(range(len(found)), [""] * len(found) if panel % ACROSS else list(found))
         axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(_label(measure))
     return figure
 
