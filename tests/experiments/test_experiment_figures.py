@@ -72,3 +72,8 @@ def test_a_legend_beside_the_panels_names_every_arm_once():
     drawn = str(draw(drawing, SimpleNamespace(), "demo", {}, epochs))
     assert drawn.startswith('<svg style="max-width: ')
     assert [drawn.count(f">{arm}</text>") for arm in epochs] == [1, 1]
+
+
+def test_where_every_training_diverged_there_is_nothing_to_draw():
+    drawing = Drawing(kind="epochs", of=("mean",), title="by step")
+    assert draw(drawing, SimpleNamespace(), "demo", {"on": [Found(diverged=True)]}, {}) is None

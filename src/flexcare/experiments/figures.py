@@ -34,7 +34,7 @@ def draw(
     """
     known = {
         "dots": {name for runs in found.values() for run in runs for name in run.values},
-        "epochs": {"mean", *(n for runs in epochs.values() for n in runs[0][0]["tuning"])},
+        "epochs": {n for runs in epochs.values() for n in ("mean", *runs[0][0]["tuning"])},
         "heat": {name for runs in found.values() for name in runs[0].shown},
     }
     known["lines"] = known["dots"]

@@ -48,10 +48,9 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def cost(run: Trained) -> Found:
-    """seconds: of a step, over those of the sum of the tasks on the same
-    schedule, timed in turn; at_equal_seconds: the
-    mean over tasks on the tuning split when the sum would be done with all its steps, read from
-    the course between epochs, and unknown before the first.
+    """seconds: of a step, over those of the sum of the tasks on the same schedule, timed in turn;
+    at_equal_seconds: the mean over tasks on the tuning split when the sum would be done with all
+    its steps, read from the course between epochs, and unknown before the first.
     """
     own = run.config.model_dump(mode="json")
     plain = over(own, {"training": SUM})
