@@ -7,7 +7,8 @@ import torch
 
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
-from flexcare.models.encoders import ENCODERS, Static, Text, TimeSeries, by_length, encode
+from flexcare.models.encoders import ENCODERS, Static, Text, TimeSeries
+from flexcare.models.groups import by_length, encode
 from flexcare.schema import ModalityInfo
 
 CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)

@@ -3,8 +3,6 @@
 A new kind is one class and one row of `ENCODERS`.
 """
 
-import itertools
-import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
 from flexcare.errors import UserError
+from flexcare.models.numbers import History, squashed
 from flexcare.schema import ModalityInfo
 
 POSITION_SCALE = 0.02  # deviation of learned vectors at the start
@@ -21,11 +20,6 @@ POSITION_SCALE = 0.02  # deviation of learned vectors at the start
 def learned(*shape: int) -> nn.Parameter:
     """Learned vectors (positions, combination tokens), small and random at the start."""
     return nn.Parameter(torch.randn(*shape) * POSITION_SCALE)
-
-
-def squashed(values: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): a value far outside the usual does not drown the others."""
-    return values.sign() * values.abs().log1p()
 
 
 class Encoder(nn.Module):
@@ -67,14 +61,14 @@ class TimeSeries(Encoder):
     """One token a bin. (n, L, columns), (n, L) -> (n, min(L, max_bins), D) and its valid.
 
     Of a series with more than `max_bins` bins the last ones are kept; positions start at 0. With
-    `series_history` a bin also says what all bins up to it have shown (`_History`), those that are
+    `series_history` a bin also says what all bins up to it have shown (`History`), those that are
     not kept, too.
     """
 
     ordered = True
 
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
-        history = _History(info) if config.series_history else None
+        history = History(info) if config.series_history else None
         width = info.width + (history.width if history else 0)
         super().__init__((None, info.width), width, config)
         self.history, self.squash = history, config.squash
@@ -90,7 +84,7 @@ class TimeSeries(Encoder):
         values, valid = self._last(values, valid)
         return self.projected(values, valid) + self.positions[: valid.shape[1]], valid
 
-    def _one(self, values: Tensor, valid: Tensor, history: "_History") -> tuple[Tensor, Tensor]:
+    def _one(self, values: Tensor, valid: Tensor, history: "History") -> tuple[Tensor, Tensor]:
         """The only kept bin: what `_last` would keep, without a history of those before it."""
         number = torch.arange(1, valid.shape[1] + 1, device=valid.device)
         end = torch.where(valid, number, 0).amax(1)
@@ -108,53 +102,6 @@ class TimeSeries(Encoder):
         index = (ends - kept).clamp(min=0) + number[:kept] - 1  # (n, kept)
         rows = torch.arange(len(valid), device=valid.device)[:, None]
         return values[rows, index], valid[rows, index]
-
-
-class _History:
-    """What was seen of each variable up to each bin, as summaries for trees have it.
-
-    Columns: of each value column the mean, lowest and highest observed so far (before any, what
-    the bin assumes); of each variable how often it was seen and the hours since, as log(1 + x).
-    """
-
-    def __init__(self, info: ModalityInfo) -> None:
-        names = list(info.settings["variables"])
-        self.values = info.width - len(names)
-        columns = info.settings["columns"][: self.values]
-        # Several columns are one variable's where it has categories: NAME=CATEGORY.
-        self.owner = [names.index(c if c in names else c.rsplit("=", 1)[0]) for c in columns]
-        self.width = 3 * self.values + 2 * len(names)
-
-    def __call__(self, columns: Tensor) -> Tensor:
-        """(n, L, columns) without NaN -> (n, L, width)."""
-        values, seen = columns[..., : self.values], columns[..., self.values :] > 0
-        hour = torch.arange(1, columns.shape[1] + 1, device=columns.device)[:, None]
-        count = seen.cumsum(1)
-        since = hour - torch.where(seen, hour, 0).cummax(1).values
-        mine, known = seen[..., self.owner], count[..., self.owner]
-        mean = torch.where(mine, values, 0).cumsum(1) / known.clamp(min=1)
-        low = torch.where(mine, values, math.inf).cummin(1).values
-        high = torch.where(mine, values, -math.inf).cummax(1).values
-        told = [torch.where(known > 0, x, values) for x in (mean, low, high)]
-        return torch.cat([*told, count.log1p(), since.log1p()], -1)
-
-    def last(self, columns: Tensor, now: Tensor, end: Tensor) -> Tensor:
-        """The row of the last bin alone, which needs no running sums.
-
-        Args:
-            columns: (n, L, columns), 0 after the last bin.
-            now, end: (n, columns) and (n,), the last bin and its number.
-        """
-        values, seen = columns[..., : self.values], columns[..., self.values :] > 0
-        hour = torch.arange(1, columns.shape[1] + 1, device=columns.device)[:, None]
-        count = seen.sum(1)
-        since = end[:, None] - torch.where(seen, hour, 0).amax(1)
-        mine, known = seen[..., self.owner], count[..., self.owner]
-        mean = torch.where(mine, values, 0).sum(1) / known.clamp(min=1)
-        low = torch.where(mine, values, math.inf).amin(1)
-        high = torch.where(mine, values, -math.inf).amax(1)
-        told = [torch.where(known > 0, x, now[:, : self.values]) for x in (mean, low, high)]
-        return torch.cat([*told, count.log1p(), since.log1p()], -1)
 
 
 class Image(Encoder):
@@ -292,62 +239,6 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "embedding": Embedding,
     "wave": Wave,
 }
-
-
-def encode(encoder: nn.Module, tokens: Tokens) -> list[Tokens]:
-    """Tokens of width D, by groups of like length; rows that know no token are left out."""
-    out: dict[int, list[Tokens]] = {}
-    for group in by_length(tokens):
-        values, valid = encoder(group.values, group.valid)
-        found = Tokens(values, valid, group.rows, group.of, group.until)
-        out.setdefault(valid.shape[1], []).append(found)
-    return [_joined(groups) for groups in out.values()]
-
-
-def _joined(groups: list[Tokens]) -> Tokens:
-    """One group of those that have come to one length: what follows costs by the group."""
-    if len(groups) == 1:
-        return groups[0]
-    begins = itertools.accumulate((len(one.valid) for one in groups), initial=0)
-    of = torch.cat([one.of + begin for one, begin in zip(groups, begins, strict=False)])
-    rows, order = torch.cat([one.rows for one in groups]).sort()
-    until = [one.until for one in groups if one.until is not None]
-    return Tokens(
-        torch.cat([one.values for one in groups]),
-        torch.cat([one.valid for one in groups]),
-        rows,
-        of[order],
-        torch.cat(until)[order] if until else None,
-    )
-
-
-def by_length(tokens: Tokens) -> list[Tokens]:
-    """The same sequences in groups whose lengths differ by less than half: little padding.
-
-    Nothing is computed for what lies behind a group's last valid token. Rows that know no token,
-    and their sequences, are in no group.
-    """
-    known = tokens.known().any(1)
-    number = torch.arange(1, tokens.valid.shape[1] + 1, device=tokens.valid.device)
-    length = torch.where(tokens.valid, number, 0).amax(1)
-    used = torch.zeros_like(length).index_fill(0, tokens.of[known], 1)
-    step = torch.where(used > 0, (2 * length.log2()).ceil().int(), -1)
-    groups = []
-    for one in sorted(set(step[step >= 0].tolist())):
-        chosen = (step == one).nonzero()[:, 0]
-        mine = (known & (step == one)[tokens.of]).nonzero()[:, 0]
-        stop = int(length[chosen].amax())
-        cut = (chosen, slice(stop)) if stop < len(number) else (chosen,)
-        groups.append(
-            Tokens(
-                tokens.values[cut],
-                tokens.valid[cut],
-                tokens.rows[mine],
-                torch.searchsorted(chosen, tokens.of[mine]),
-                None if tokens.until is None else tokens.until[mine],
-            )
-        )
-    return groups
 
 
 def _shown(shape: tuple[int | None, ...]) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.errors import UserError, unknown
-from flexcare.models.encoders import ENCODERS, Encoder, encode
+from flexcare.models.encoders import ENCODERS, Encoder
 from flexcare.models.fusion import Combination
+from flexcare.models.groups import encode
 from flexcare.schema import ModalityInfo, TaskInfo
 
 

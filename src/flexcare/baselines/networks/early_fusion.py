@@ -9,7 +9,8 @@ from flexcare.baselines.networks.parts import Answers
 from flexcare.batch import Batch, Tokens
 from flexcare.config import ModelConfig
 from flexcare.models.dense import all_rows
-from flexcare.models.encoders import by_length, learned
+from flexcare.models.encoders import learned
+from flexcare.models.groups import by_length
 from flexcare.models.layers import Layer, hiding
 from flexcare.models.network import Network, Output
 from flexcare.schema import ModalityInfo, TaskInfo
