@@ -1,7 +1,6 @@
 """The work of experiments: what is refused before it begins, and what it says it took."""
 
 import math
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -56,20 +55,37 @@ def trained(job, train):
     return work.done(job), job.found()
 
 
-def test_seconds_are_those_of_the_processor(job):
+@pytest.fixture
+def clocks(monkeypatch):
+    """Clocks that only the test moves: how long things really take is the machine's affair."""
+    clocks = SimpleNamespace(wall=100.0, processor=10.0)
+    reading = SimpleNamespace(monotonic=lambda: clocks.wall, process_time=lambda: clocks.processor)
+    monkeypatch.setattr(work, "time", reading)
+    return clocks
+
+
+def working(clocks, seconds):
+    clocks.wall += 2 * seconds  # as on a core that another work has half of
+    clocks.processor += seconds
+
+
+def test_seconds_are_those_of_the_processor(job, clocks):
     """Waiting is not work: what a result says it took does not depend on what else runs."""
-    took, found = trained(job, lambda: time.sleep(0.5))
-    assert took >= 0.5
-    assert found.seconds < 0.3
+    took, found = trained(job, lambda: working(clocks, 5))
+    assert took == 10
+    assert found.seconds == 5
 
 
-def test_a_training_that_experiments_share_counts_in_each(job, monkeypatch):
-    _, first = trained(job, lambda: sum(range(20_000_000)))
-    monkeypatch.setitem(work.MEASURES, "other", lambda run: Found())
-    other = replace(job, families=("other",))
-    _, second = trained(other, lambda: None)
-    assert first.seconds > 0.2
-    assert second.seconds == pytest.approx(first.seconds, abs=0.1)
+def test_a_training_that_experiments_share_counts_in_each(job, clocks, monkeypatch):
+    def other(run):
+        working(clocks, 3)
+        return Found()
+
+    monkeypatch.setitem(work.MEASURES, "other", other)
+    _, first = trained(job, lambda: working(clocks, 5))
+    _, second = trained(replace(job, families=("other",)), lambda: None)
+    assert first.seconds == 5
+    assert second.seconds == 5 + 3
 
 
 def test_what_cannot_be_told_of_a_run_is_no_number(job):
