@@ -96,6 +96,9 @@ class ModelConfig(Section):
     absent_combinations: Literal["hidden", "visible"] = "hidden"
     series_history: bool = False  # a bin also says what was seen up to it; off in the paper
     squash: bool = False  # numbers of series and fields: sign(x) log(1 + |x|); off in the paper
+    pieces: bool = (
+        False  # numbers of series and fields also tell which interval holds them; off too
+    )
     causal_series: bool = False  # a bin sees no later one: all hours of a stay share one pass
     max_combination: int | None = Field(None, ge=1)  # cap on |S|
     mixture: Literal["experts", "one_expert", "dense_active", "dense_total"] = "experts"

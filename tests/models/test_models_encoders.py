@@ -1,5 +1,6 @@
 """Encoders: which tokens a modality gives, and where they stand."""
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
 from flexcare.models.encoders import ENCODERS, Static, Text, TimeSeries
 from flexcare.models.groups import by_length, encode
+from flexcare.models.numbers import KNOTS, PIECES, pieces, squashed
 from flexcare.schema import ModalityInfo
 
 CONFIG = ModelConfig(hidden=6, max_bins=4, max_pieces=4, patch=2)
@@ -214,6 +216,48 @@ def test_static_fields_are_squashed_alike():
     values, valid = torch.tensor([[[9.0, 0.0], [0.0, -1.0]]]), torch.ones(1, 2, dtype=torch.bool)
     logs = torch.tensor([[[math.log(10), 0.0], [0.0, -math.log(2)]]])
     torch.testing.assert_close(squashing(values, valid)[0], plain(logs, valid)[0])
+
+
+def test_pieces_are_the_shares_of_the_intervals_a_number_has_got_through():
+    knots = sorted([*KNOTS, *(-knot for knot in KNOTS), 0])
+    values = torch.tensor([[-9.0, -0.5, 0.0], [0.25, 1.0, 9.0]], dtype=torch.float64)
+    found = pieces(values).reshape(2, 3, PIECES)
+    for place, value in enumerate(values.flatten().tolist()):
+        for piece, (low, high) in enumerate(itertools.pairwise(knots)):
+            share = min(max((value - low) / (high - low), 0), 1)
+            expected = share - (1 if high <= 0 else 0)
+            assert found[divmod(place, 3)][piece].item() == pytest.approx(expected)
+    assert (found[0, 2] == 0).all()  # of the usual, nothing is said
+    widths = torch.tensor([high - low for low, high in itertools.pairwise(knots)]).double()
+    torch.testing.assert_close(found @ widths, values.clamp(knots[0], knots[-1]))
+
+
+def test_numbers_are_cut_and_neither_categories_nor_what_was_seen():
+    names = {"rate": {"unit": "1/min"}, "eye": {"unit": "score"}}
+    columns = ["rate", "eye=1", "eye=2", "rate seen", "eye seen"]
+    info = ModalityInfo("series", "time_series", 5, {"variables": names, "columns": columns})
+    series = TimeSeries(info, ModelConfig(hidden=8, pieces=True))
+    values, valid = torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)
+    told = torch.cat([values, pieces(values[..., :1])], -1)
+    torch.testing.assert_close(
+        series(values, valid)[0], series.project(told) + series.positions[:3]
+    )
+    history = TimeSeries(info, ModelConfig(hidden=8, pieces=True, series_history=True, max_bins=1))
+    told = torch.cat([values, history.history(values)], -1)[:, -1:]
+    told = torch.cat([told, pieces(torch.cat([told[..., :1], told[..., 5:]], -1))], -1)
+    torch.testing.assert_close(history(values, valid)[0], history.project(told) + history.positions)
+
+
+def test_a_fields_pieces_hold_nothing_of_other_fields():
+    settings = {"variables": {"age": {}, "sex": {}}, "columns": ["age", "sex=F", "sex=M"]}
+    info = ModalityInfo("static", "static", 3, settings)
+    static = Static(info, ModelConfig(hidden=8, squash=True, pieces=True))
+    values = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    told = squashed(values)
+    told = torch.cat([told, pieces(told[..., :1])], -1)
+    assert told[0, 1].count_nonzero() == 1
+    found, _ = static(values, torch.ones(1, 2, dtype=torch.bool))
+    torch.testing.assert_close(found, static.project(told) + static.fields)
 
 
 def test_a_text_may_be_the_mean_of_its_pieces():

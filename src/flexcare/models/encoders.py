@@ -3,7 +3,7 @@
 A new kind is one class and one row of `ENCODERS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flexcare.batch import Tokens
 from flexcare.config import ModelConfig
 from flexcare.errors import UserError
-from flexcare.models.numbers import History, squashed
+from flexcare.models.numbers import PIECES, History, pieces, squashed
 from flexcare.schema import ModalityInfo
 
 POSITION_SCALE = 0.02  # deviation of learned vectors at the start
@@ -31,15 +31,25 @@ class Encoder(nn.Module):
 
     ordered = False
 
-    def __init__(self, shape: tuple[int | None, ...], width: int, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        shape: tuple[int | None, ...],
+        width: int,
+        config: ModelConfig,
+        numbers: Sequence[int] = (),
+    ) -> None:
+        """`numbers` are the columns that `model.pieces` cuts into pieces."""
         super().__init__()
         self.shape = shape
-        self.project = nn.Linear(width, config.hidden)
+        self.cut = list(numbers) if config.pieces else []
+        self.project = nn.Linear(width + PIECES * len(self.cut), config.hidden)
 
     def projected(self, values: Tensor, valid: Tensor) -> Tensor:
         """(n, L, width) -> (n, L, D)."""
         # Padding may hold NaN, which times 0 stays NaN: it is replaced, not multiplied away.
         clean = torch.where(valid[..., None], values, 0)
+        if self.cut:
+            clean = torch.cat([clean, pieces(clean[..., self.cut])], -1)
         out: Tensor = self.project(clean.to(self.project.weight.dtype))
         return out
 
@@ -70,7 +80,8 @@ class TimeSeries(Encoder):
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
         history = History(info) if config.series_history else None
         width = info.width + (history.width if history else 0)
-        super().__init__((None, info.width), width, config)
+        numbers = [*_numbers(info), *range(info.width, width)]
+        super().__init__((None, info.width), width, config, numbers)
         self.history, self.squash = history, config.squash
         self.positions = learned(config.max_bins, config.hidden)
 
@@ -165,7 +176,7 @@ class Static(Encoder):
 
     def __init__(self, info: ModalityInfo, config: ModelConfig) -> None:
         fields = len(info.settings["variables"])
-        super().__init__((fields, info.width), info.width, config)
+        super().__init__((fields, info.width), info.width, config, _numbers(info))
         self.squash = config.squash
         self.fields = learned(fields, config.hidden)
 
@@ -239,6 +250,12 @@ ENCODERS: dict[str, Callable[[ModalityInfo, ModelConfig], Encoder]] = {
     "embedding": Embedding,
     "wave": Wave,
 }
+
+
+def _numbers(info: ModalityInfo) -> list[int]:
+    """The columns that hold a variable's value, neither a category nor whether it was seen."""
+    names, columns = info.settings.get("variables", {}), info.settings.get("columns", ())
+    return [index for index, column in enumerate(columns) if column in names]
 
 
 def _shown(shape: tuple[int | None, ...]) -> str:

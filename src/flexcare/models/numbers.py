@@ -7,10 +7,28 @@ from torch import Tensor
 
 from flexcare.schema import ModalityInfo
 
+# Of squashed numbers: a fifth of an interquartile range from the usual, a third, ..., 50 of them.
+KNOTS = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.0, 4.0)
+PIECES = 2 * len(KNOTS)
+
 
 def squashed(values: Tensor) -> Tensor:
     """sign(x) log(1 + |x|): a value far outside the usual does not drown the others."""
     return values.sign() * values.abs().log1p()
+
+
+def pieces(values: Tensor) -> Tensor:
+    """How far each number has got through each interval between `KNOTS`. (..., n) -> (..., n * P).
+
+    0 to 1 above 0 and -1 to 0 below it, so that a linear function of them is any function with
+    bends at the knots, thresholds among them, and 0 says nothing: as of what is missing or usual.
+    (Piecewise linear encoding of Gorishniy et al., NeurIPS 2022, arXiv 2203.05556, with knots that
+    are the same for every variable, as these are measured in their own interquartile ranges.)
+    """
+    knots = values.new_tensor([*(-k for k in reversed(KNOTS)), 0, *KNOTS])
+    low, high = knots[:-1], knots[1:]
+    passed = ((values[..., None] - low) / (high - low)).clamp(0, 1)
+    return (passed - (high <= 0).to(passed.dtype)).flatten(-2)
 
 
 class History:
