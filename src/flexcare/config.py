@@ -12,6 +12,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from flexcare.errors import UserError, unknown
 
@@ -220,9 +221,14 @@ def check(kind: type[S], values: dict[str, Any], where: str) -> S:
                 ) from None
         raise UserError(
             f"settings in {where} are not usable",
-            found="; ".join(f"{'.'.join(map(str, f['loc']))} = {f['input']!r}" for f in faults),
+            found="; ".join(f"{'.'.join(map(str, f['loc']))} = {_found(f)}" for f in faults),
             expected="; ".join(f["msg"] for f in faults),
         ) from None
+
+
+def _found(fault: ErrorDetails) -> str:
+    # Of what is missing pydantic shows all that stands around it.
+    return "nothing" if fault["type"] == "missing" else repr(fault["input"])
 
 
 def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Files and folders written whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -48,6 +49,19 @@ def whole(path: Path) -> Iterator[Path]:
                 do="Free some space or choose another place.",
             ) from error
         raise
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """What one process at a time may do: others wait, and a process that dies lets go.
+
+    Args:
+        path: of an empty file to hold, which stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def refuse_existing(path: Path, option: str = "--out") -> None:

@@ -1,7 +1,13 @@
 """The work of experiments: what is refused before it begins, and what it says it took."""
 
 import math
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -102,3 +108,46 @@ def test_a_training_that_diverged_is_not_tried_again(job):
     assert found.diverged
     assert found.values == {}
     assert not job.missing
+
+
+def test_workers_end_with_the_command_that_began_them(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from flexcare.experiments.work import begin_worker\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    with ProcessPoolExecutor(1, context, begin_worker) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as command:
+        worker = int(command.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        command.kill()
+    deadline = time.monotonic() + 60
+    while state(worker) not in (None, "Z"):
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.1)
+
+
+def state(process):
+    """R, S, ..., Z where only its parent has not heard of its end; None: there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def test_a_training_that_another_command_is_at_is_waited_for(job):
+    trainings = []
+
+    def train():
+        trainings.append(None)
+        time.sleep(0.2)
+
+    type(job).train = lambda self, store: train()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work.done, [job, job]))
+    assert len(trainings) == 1

@@ -251,7 +251,7 @@ def test_one_row_is_repeated_by_its_command(data, done, tmp_path):
         ('source = "synthetic"', 'source = "sinthetic"', "'synthetic'"),
         ('first = "flexcare"', 'first = "flexcar"', "'flexcare'"),
         ('first = "flexcare"', 'first = "trees"', "every_subset"),
-        ('first = "flexcare"', "", "first"),
+        ('first = "flexcare"', "", "first = nothing\n"),
     ],
 )
 def test_a_wrong_protocol_is_refused_before_any_work(old, new, told, tmp_path):

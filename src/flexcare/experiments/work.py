@@ -8,11 +8,14 @@ stores/NAME/               of `flexcare prepare`
 runs/STORE-NAME/           of `flexcare train` or `flexcare extend`
 values/RUN-FAMILY.json     what a family of measures told of a run
 values/RUN-training.json   how long it took, and whether it diverged
+locks/NAME                 held by the command that makes it, which others wait for
 """
 
 import math
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -37,7 +40,7 @@ from flexcare.experiments.plan import (
     read_data,
 )
 from flexcare.experiments.verdict import Value
-from flexcare.files import read_json, write_json
+from flexcare.files import alone, read_json, write_json
 from flexcare.presets import read_preset
 from flexcare.reproduce.protocol import NETWORK, Data, Model, Protocol, given
 from flexcare.reproduce.work import Say, Work, finished, finished_run, hash_of
@@ -186,9 +189,10 @@ def ground_of(
     truth = None
     if chosen.data.source == INVENTED:
         hospital = out / f"hospital-{chosen.sizes[size].subjects}"
-        if not hospital.exists():
-            say(f"inventing a hospital of {chosen.sizes[size].subjects:,} subjects")
-            simulate(hospital, chosen.sizes[size].subjects)
+        with alone(out / "locks" / hospital.name):
+            if not hospital.exists():
+                say(f"inventing a hospital of {chosen.sizes[size].subjects:,} subjects")
+                simulate(hospital, chosen.sizes[size].subjects)
         chosen = chosen.model_copy(
             update={"data": chosen.data.model_copy(update={"path": hospital.name})}
         )
@@ -218,8 +222,10 @@ def done(job: Job) -> float:
         passed, before = time.process_time() - before, time.process_time()
         return round(passed, 1)
 
-    missing = job.missing
-    if missing:
+    with alone(job.out / "locks" / f"{job.run.name}-values"):
+        missing = job.missing
+        if not missing:  # as another process has just done it
+            return time.monotonic() - started
         store, diverged = Store(job.ground.store), False
         try:
             job.train(store)
@@ -260,7 +266,7 @@ def _done(jobs: Sequence[Job], processes: int) -> Iterator[float]:
         return
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(processes, context, begin_worker) as pool:
         futures: list[Future[float]] = [pool.submit(done, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -268,3 +274,18 @@ def _done(jobs: Sequence[Job], processes: int) -> Iterator[float]:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def begin_worker() -> None:
+    """One thread of arithmetic, and an end when the parent ends, however that does."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    while True:  # a training that hears it ends whole, and the next may have been handed out
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)

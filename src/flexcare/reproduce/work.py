@@ -9,6 +9,7 @@ stores/NAME/               one a fold and repeat
 runs/STORE-NAME/           of `flexcare train`
 predictions/NAME.parquet   one a model, seed, store and split
 seconds.json               how long each of these took
+locks/NAME                 held by the command that makes it, which others wait for
 """
 
 import copy
@@ -33,7 +34,7 @@ from flexcare.config import BaselineConfig, over
 from flexcare.errors import UserError
 from flexcare.evaluation.predictions import averaged, cases, read_predictions, write_predictions
 from flexcare.evaluation.stored import stored_predictions
-from flexcare.files import read_json, whole, write_json
+from flexcare.files import alone, read_json, whole, write_json
 from flexcare.preparation import prepare
 from flexcare.reproduce.protocol import NETWORK, Model, Protocol, given
 from flexcare.schema import TaskInfo
@@ -125,7 +126,10 @@ class Work:
             self.used[self._place_of_tables().name] = None
         if name not in self.opened:
             place = self.out / "stores" / name
-            with self._made(f"stores/{name}", place) as missing:
+            with (
+                alone(self.out / "locks" / name),
+                self._made(f"stores/{name}", place) as missing,
+            ):
                 if missing:
                     self._prepare(place, settings)
             self.opened[name] = Store(place)
@@ -320,14 +324,18 @@ def finished_run(place: Path, store: Store, settings: dict[str, Any]) -> None:
 
 
 def finished(place: Path, make: Callable[[bool], object]) -> None:
-    """Make a run, unless it is finished; `make` is told whether one stands there to go on with."""
-    if (place / FINISHED).exists():
-        return
-    resume = (place / CHECKPOINT).exists()
-    if not resume:
-        shutil.rmtree(place, ignore_errors=True)
-    make(resume)
-    (place / FINISHED).touch()
+    """Make a run, unless it is finished; `make` is told whether one stands there to go on with.
+
+    One that another process is at is waited for.
+    """
+    with alone(place.parents[1] / "locks" / place.name):
+        if (place / FINISHED).exists():
+            return
+        resume = (place / CHECKPOINT).exists()
+        if not resume:
+            shutil.rmtree(place, ignore_errors=True)
+        make(resume)
+        (place / FINISHED).touch()
 
 
 def learnable(store: Store) -> list[str]:
